@@ -1,0 +1,113 @@
+"""`create_app`: a whole server from declared chains, and `run` to start it."""
+
+import gc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from chainserve.chain import Chain
+from chainserve.errors import PROBLEM_MEDIA_TYPE, problem_document, status_phrase
+from chainserve.observability import RequestLogLayer, configure_logging, make_logger
+from chainserve.registry import conflicts, refuse, why_not_streaming
+from chainserve.routes.index import index_routes
+from chainserve.runtime import runtimes_on
+from chainserve.server import add_routes
+from chainserve.settings import Settings
+from chainserve.version import __version__
+
+_GC_THRESHOLD = 50_000
+"""Allocations between two looks of the garbage collector: streams make many short-lived objects."""
+
+
+def create_app(
+    chains: Sequence[Chain], settings: Settings | None = None, **options: Any
+) -> FastAPI:
+    """Return an application that serves the chains, with a front page, `/chains` and probes.
+
+    Args:
+        chains: What `discover` returns, or declarations of your own.
+        settings: The settings; read from the environment when None.
+        options: Arguments for `FastAPI`, such as `title` or `lifespan`.
+
+    Raises:
+        DiscoveryError: Chains cannot be served together.
+        ConfigurationError: A chain cannot be served.
+    """
+    settings = settings or Settings()
+    refuse([*conflicts((chain.path or "/", chain) for chain in chains)])
+    log = make_logger(settings)
+    options = {"title": "chainserve", "version": __version__, **options}
+    options["lifespan"] = _lifespan(chains, settings, log, options.get("lifespan"))
+    app = FastAPI(**options)
+    runtimes_on(app.router, settings)
+    app.include_router(index_routes(chains))
+    for chain in chains:
+        add_routes(app, chain)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    # The layers, the outermost last.
+    app.add_middleware(RequestLogLayer, log=log)
+    return app
+
+
+def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any) -> Any:
+    """Return a lifespan that sets up the process, says what is served, and holds the user's own."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        configure_logging(settings)
+        for chain in chains:
+            if (reason := why_not_streaming(chain.runnable)) is not None:
+                log.warning("chain does not stream", path=chain.path, reason=reason, mend=_MEND)
+        log.info("serving", chains=[chain.path or "/" for chain in chains])
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD, 20, 100)
+        if inner is None:
+            yield
+            return
+        async with inner(app) as state:
+            yield state
+
+    return lifespan
+
+
+_MEND = "Use a RunnableGenerator, or a parser that transforms, in its place."
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses, such as an unknown path, as a problem document."""
+    assert isinstance(error, HTTPException)
+    if error.status_code < 400 or error.status_code in (204, 304):
+        return Response(status_code=error.status_code, headers=error.headers)
+    message = error.detail if isinstance(error.detail, str) else status_phrase(error.status_code)
+    problem = problem_document(
+        error.status_code, code="http_error", message=message, detail=error.detail
+    )
+    return Response(
+        orjson.dumps(problem),
+        status_code=error.status_code,
+        headers=error.headers,
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def run(app: FastAPI, settings: Settings | None = None) -> None:
+    """Serve an application with uvicorn until a signal stops it.
+
+    Open streams may go on for `shutdown_grace_period` seconds; then their runs are cancelled.
+    """
+    settings = settings or Settings()
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_period)),
+    )

@@ -1,0 +1,109 @@
+"""Cancelling a run means every task that was started in its context, until none is left.
+
+Cancelling the one task that runs `astream` is not enough: `astream_log` awaits an inner task that
+nobody cancels, and `RunnableParallel.astream` leaves its branches' connections open.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any
+from weakref import WeakSet
+
+_SCOPE: ContextVar["TaskScope | None"] = ContextVar("chainserve_task_scope", default=None)
+
+_FIRST_RETRY = 0.05
+"""Seconds until a task that did not end is cancelled again; each further wait is twice as long."""
+
+
+class TaskScope:
+    """The tasks that were started, directly or not, from one coroutine."""
+
+    def __init__(self) -> None:
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start the scope's first task, in a copy of the caller's context."""
+        loop = asyncio.get_running_loop()
+        _note_tasks(loop)
+        context = copy_context()
+        context.run(_SCOPE.set, self)
+        return loop.create_task(coroutine, context=context)
+
+    def live(self) -> list[asyncio.Task[Any]]:
+        """Return the tasks that have not ended, the calling one aside."""
+        current = asyncio.current_task()
+        return [task for task in self._known() if not task.done() and task is not current]
+
+    async def cancel(self, timeout: float) -> int:  # noqa: ASYNC109 - a bound on retries
+        """Cancel all tasks again and again until none is left or `timeout` seconds have passed.
+
+        Returns:
+            How many are left: they swallow cancellation, and are no longer waited for.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        interval = _FIRST_RETRY
+        while live := self.live():
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                break
+            for task in live:
+                task.cancel()
+            await asyncio.wait(live, timeout=min(interval, remaining))
+            interval *= 2
+        return len(live)
+
+    if sys.version_info >= (3, 12):
+
+        def _known(self) -> list[asyncio.Task[Any]]:
+            return [t for t in asyncio.all_tasks() if t.get_context().get(_SCOPE) is self]
+
+    else:
+
+        def _known(self) -> list[asyncio.Task[Any]]:
+            return list(self._tasks)
+
+        def add(self, task: asyncio.Task[Any]) -> None:
+            """Note a task that was started in this scope's context."""
+            self._tasks.add(task)
+
+
+if sys.version_info >= (3, 12):
+
+    def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
+        """Do nothing: tasks tell their context."""
+
+else:
+
+    def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
+        """Make the loop note each task in the scope of its context, beside its own factory."""
+        factory = loop.get_task_factory()
+        if not isinstance(factory, _NotingTaskFactory):
+            noting: Any = _NotingTaskFactory(factory)
+            loop.set_task_factory(noting)
+
+    class _NotingTaskFactory:
+        """Makes tasks as the loop did before, and adds each to the scope of its context."""
+
+        def __init__(self, make: Callable[..., Any] | None) -> None:
+            self._make = make
+
+        def __call__(
+            self,
+            loop: asyncio.AbstractEventLoop,
+            coro: Coroutine[Any, Any, Any],
+            context: Context | None = None,
+            **options: Any,
+        ) -> asyncio.Task[Any]:
+            if context is not None:
+                options["context"] = context
+            if self._make is None:
+                task = asyncio.Task(coro, loop=loop, **options)
+            else:
+                task = self._make(loop, coro, **options)
+            scope = _SCOPE.get() if context is None else context.get(_SCOPE)
+            if scope is not None:
+                scope.add(task)
+            return task

@@ -1,0 +1,143 @@
+"""The declaration of a served chain."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from chainserve.errors import ConfigurationError
+from chainserve.serialization import Serializer
+from chainserve.types import ENDPOINT_NAMES, DisconnectMode, EndpointName, PlaygroundType
+
+PerRequestConfigModifier: TypeAlias = Callable[
+    [dict[str, Any], Any], RunnableConfig | dict[str, Any] | Awaitable[Any]
+]
+"""`(config, request) -> config`, sync or async: the server's own part of each request's config."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """A runnable with everything needed to serve it; one module of `chains/` declares one.
+
+    Attributes:
+        path: Where its routes are mounted, such as `/chat`; the empty path is valid.
+        runnable: Any LangChain `Runnable`, compiled LangGraph graphs among them.
+        title: A short name for people; made from the path when not given.
+        description: One or two sentences for people.
+        tags: Words to find it by, also its group in the OpenAPI document.
+        examples: Inputs worth trying.
+        model: The name of the model that answers, as `/chains` shows it.
+        input_type: The type inputs are validated against; `"auto"` asks the runnable.
+        output_type: The type outputs are validated against and shaped by; `"auto"` leaves them as
+            they are.
+        config_keys: The keys of a caller's config that are used; others are dropped, as LangServe
+            does.
+        configurable: Names of configurable fields a caller may set although the runnable does not
+            declare them, or although they look like a key or an address (`api_key`, `base_url`).
+        strict_config: Answer config keys outside `config_keys` with 422 instead of dropping them.
+        per_req_config_modifier: `(config, request) -> config`, applied to every verb's config.
+        dependencies: FastAPI dependencies of all its routes.
+        enabled_endpoints: The endpoints to mount; all when None.
+        disabled_endpoints: The endpoints not to mount.
+        serializer: Turns outputs into JSON; the well-known LangChain types when None.
+        playground_type: The kind of playground page.
+        on_disconnect: What becomes of a run whose last reader leaves.
+        run_timeout: The longest a run may take, in seconds.
+        first_event_timeout: The longest a stream may take to its first chunk, in seconds.
+        idle_timeout: The longest a stream may pause between chunks, in seconds.
+        max_body_bytes: The largest request body.
+        max_batch_size: The largest number of inputs in a batch.
+        max_concurrency: How many inputs of one batch run at once.
+        include_callback_events: As in LangServe's `add_routes`.
+        enable_feedback_endpoint: As in LangServe's `add_routes`.
+        token_feedback_config: As in LangServe's `add_routes`.
+        enable_public_trace_link_endpoint: As in LangServe's `add_routes`.
+        stream_log_name_allow_list: As in LangServe's `add_routes`.
+        astream_events_version: As in LangServe's `add_routes`.
+
+    A bound, time-out or policy that is None takes the server's setting of the same name.
+
+    Raises:
+        ConfigurationError: The path, an endpoint's name, or an option cannot work.
+    """
+
+    path: str
+    runnable: Runnable[Any, Any]
+    title: str = ""
+    description: str = ""
+    tags: Sequence[str] = ()
+    examples: Sequence[Any] = ()
+    model: str | None = None
+
+    input_type: Any = "auto"
+    output_type: Any = "auto"
+    config_keys: Sequence[str] = ("configurable",)
+    configurable: Sequence[str] = ()
+    strict_config: bool = False
+    per_req_config_modifier: PerRequestConfigModifier | None = None
+    dependencies: Sequence[Any] = ()
+    enabled_endpoints: Sequence[EndpointName] | None = None
+    disabled_endpoints: Sequence[EndpointName] | None = None
+    serializer: Serializer | None = None
+    playground_type: PlaygroundType = "default"
+
+    on_disconnect: DisconnectMode | None = None
+    run_timeout: float | None = None
+    first_event_timeout: float | None = None
+    idle_timeout: float | None = None
+    max_body_bytes: int | None = None
+    max_batch_size: int | None = None
+    max_concurrency: int | None = None
+
+    include_callback_events: bool = False
+    enable_feedback_endpoint: bool = False
+    token_feedback_config: Mapping[str, Any] | None = None
+    enable_public_trace_link_endpoint: bool = False
+    stream_log_name_allow_list: Sequence[str] | None = None
+    astream_events_version: Literal["v1", "v2"] = "v2"
+
+    endpoints: frozenset[EndpointName] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, and fill in what follows from the rest."""
+        if not isinstance(self.runnable, Runnable):
+            raise ConfigurationError(
+                f"{self.path!r} is served by a {type(self.runnable).__name__}, which is not a "
+                "Runnable. Pass a LangChain Runnable, or wrap a function in RunnableLambda."
+            )
+        if self.path and not self.path.startswith("/"):
+            raise ConfigurationError(
+                f"The path {self.path!r} must start with a slash: {'/' + self.path!r}."
+            )
+        if "run_name" in self.config_keys:
+            raise ConfigurationError(
+                "config_keys must not name run_name: the run is named after its path."
+            )
+        object.__setattr__(self, "path", self.path.rstrip("/"))
+        object.__setattr__(self, "title", self.title or _title(self.path))
+        object.__setattr__(self, "endpoints", self._mounted_endpoints())
+
+    def _mounted_endpoints(self) -> frozenset[EndpointName]:
+        """Return the endpoints that the two lists leave."""
+        enabled, disabled = self.enabled_endpoints, self.disabled_endpoints
+        if enabled is not None and disabled is not None:
+            raise ConfigurationError("Give enabled_endpoints or disabled_endpoints, not both.")
+        for name in (*(enabled or ()), *(disabled or ())):
+            if name not in ENDPOINT_NAMES:
+                raise ConfigurationError(
+                    f"There is no endpoint {name!r}. There are: {', '.join(ENDPOINT_NAMES)}."
+                )
+        if enabled is not None:
+            return frozenset(enabled)
+        return frozenset(ENDPOINT_NAMES) - frozenset(disabled or ())
+
+    def at(self, path: str) -> "Chain":
+        """Return the same declaration at another path."""
+        return replace(self, path=path)
+
+
+def _title(path: str) -> str:
+    """Return a readable name for a path: `/my_chain` is "My chain"."""
+    words = path.strip("/").replace("/", " ").replace("_", " ").replace("-", " ").strip()
+    return words[:1].upper() + words[1:] if words else "Chain"

@@ -1,0 +1,315 @@
+"""Every error of chainserve, with its stable code and HTTP status.
+
+    ChainServeError
+    ├── ConfigurationError               the server is set up wrongly: raised at start
+    │   └── DiscoveryError
+    ├── RequestError                     the caller can mend the request
+    │   ├── InvalidJSONError             422
+    │   ├── InvalidInputError            422
+    │   ├── InvalidConfigError           422
+    │   ├── UnsupportedMediaTypeError    415
+    │   ├── BodyTooLargeError            413
+    │   ├── BatchTooLargeError           413
+    │   └── RunIdInUseError              409
+    └── RunError                         the run ended without success
+        ├── RunFailedError               500
+        ├── ChainHTTPError               as the chain says
+        ├── OutputNotSerializableError   500
+        ├── RunCancelledError            499
+        ├── RunTimeoutError              504
+        ├── LogEvictedError              500
+        └── UpstreamError                502
+            ├── UpstreamAuthenticationError  502
+            ├── UpstreamRateLimitedError     429
+            └── UpstreamTimeoutError         504
+
+Outside a stream an error is answered as a problem document (RFC 9457); inside one it is the
+terminal `error` event. Both are made from the same two attributes, `code` and `status_code`. The
+text of an unexpected exception goes to the log alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+"""The media type of an error's body (RFC 9457)."""
+
+
+class ChainServeError(Exception):
+    """Base class: every subclass has a stable `code` and an HTTP status."""
+
+    code: ClassVar[str] = "internal_error"
+    status_code: int = 500
+
+    @property
+    def message(self) -> str:
+        """The sentence for the caller."""
+        return str(self)
+
+    @property
+    def detail(self) -> Any:
+        """The `detail` member of the problem document: the message, unless there is more to say."""
+        return self.message
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers that belong to the answer."""
+        return {}
+
+    def problem(self) -> dict[str, Any]:
+        """The problem document, with `message` beside `detail` for clients that print only that."""
+        return problem_document(
+            self.status_code, code=self.code, message=self.message, detail=self.detail
+        )
+
+    def event(self) -> dict[str, Any]:
+        """The data of the terminal `error` event."""
+        return {"status_code": self.status_code, "message": self.message, "code": self.code}
+
+
+def problem_document(
+    status_code: int, *, code: str, message: str, detail: Any = None
+) -> dict[str, Any]:
+    """Return the members of a problem document (RFC 9457, section 3.1)."""
+    return {
+        "type": "about:blank",
+        "title": status_phrase(status_code),
+        "status": status_code,
+        "detail": message if detail is None else detail,
+        "code": code,
+        "message": message,
+    }
+
+
+def status_phrase(status_code: int) -> str:
+    """Return the reason phrase of a status, also of nginx's 499, which is in no registry."""
+    if status_code == 499:
+        return "Client Closed Request"
+    try:
+        return HTTPStatus(status_code).phrase
+    except ValueError:
+        return "Error"
+
+
+class ConfigurationError(ChainServeError, ValueError):
+    """A chain, an option or a setting cannot work as given."""
+
+    code = "configuration_error"
+
+
+class DiscoveryError(ConfigurationError):
+    """Declared chains that cannot be served; the message lists every one with its mend."""
+
+    code = "discovery_error"
+
+
+class RequestError(ChainServeError):
+    """The request cannot be carried out as it is; the message says what to change."""
+
+    code = "bad_request"
+    status_code = 400
+
+
+class InvalidJSONError(RequestError):
+    """The body is not JSON that this server accepts."""
+
+    code = "invalid_json"
+    status_code = 422
+
+    @property
+    def detail(self) -> list[str]:
+        """LangServe's `detail` for a body that cannot be parsed."""
+        return ["Invalid JSON body"]
+
+
+class InvalidInputError(RequestError):
+    """A part of the body has the wrong type; `errors` is pydantic's list."""
+
+    code = "invalid_input"
+    status_code = 422
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(_first_error(errors))
+        self.errors = list(errors)
+
+    @property
+    def detail(self) -> list[Mapping[str, Any]]:
+        """Pydantic's errors, as FastAPI and LangServe answer them."""
+        return self.errors
+
+
+def _first_error(errors: Sequence[Mapping[str, Any]]) -> str:
+    """Say what is wrong first, and how much more there is."""
+    if not errors:
+        return "The request does not fit the chain's schema."
+    first = errors[0]
+    place = ".".join(str(part) for part in first.get("loc", ())) or "input"
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{place}: {first.get('msg', 'invalid')}{more}"
+
+
+class InvalidConfigError(RequestError):
+    """The request's config cannot be used."""
+
+    code = "invalid_config"
+    status_code = 422
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body is not declared as JSON, or is compressed."""
+
+    code = "unsupported_media_type"
+    status_code = 415
+
+
+class BodyTooLargeError(RequestError):
+    """The body is over the chain's bound; the rest of it was not read."""
+
+    code = "body_too_large"
+    status_code = 413
+
+    def __init__(self, max_body_bytes: int) -> None:
+        super().__init__(
+            f"The body is larger than {max_body_bytes} bytes. "
+            "Send less, or raise max_body_bytes on the server."
+        )
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The connection cannot be used again: an unread body is still on it."""
+        return {"connection": "close"}
+
+
+class BatchTooLargeError(RequestError):
+    """The batch has more inputs than the chain's bound."""
+
+    code = "batch_too_large"
+    status_code = 413
+
+    def __init__(self, size: int, max_batch_size: int) -> None:
+        super().__init__(
+            f"The batch has {size} inputs, over the bound of {max_batch_size}. "
+            "Send several smaller batches, or raise max_batch_size on the server."
+        )
+
+
+class RunIdInUseError(RequestError):
+    """The caller chose the run id of a run that this server still knows."""
+
+    code = "run_id_in_use"
+    status_code = 409
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"The run id {run_id} is in use. Send another, or none.")
+
+
+class RunError(ChainServeError):
+    """The run ended without success."""
+
+    code = "run_error"
+
+
+class RunFailedError(RunError):
+    """An unexpected exception; its text is in the server's log and nowhere else."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("Internal Server Error")
+
+
+class ChainHTTPError(RunError):
+    """The chain raised an exception with an HTTP status of its own, such as `HTTPException`."""
+
+    code = "http_error"
+
+    def __init__(self, status_code: int, detail: Any) -> None:
+        super().__init__(detail if isinstance(detail, str) else status_phrase(status_code))
+        self.status_code = status_code
+
+
+class OutputNotSerializableError(RunError):
+    """A chunk or the output holds an object that has no JSON form; the message names its place."""
+
+    code = "output_not_serializable"
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(
+            f"The output cannot be written as JSON: {path} {reason}. "
+            "Turn it into text, numbers, lists, dicts, dataclasses or pydantic models."
+        )
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled."""
+
+    code = "cancelled"
+    status_code = 499
+
+    def __init__(self) -> None:
+        super().__init__("The run was cancelled.")
+
+
+class RunTimeoutError(RunError):
+    """A deadline of the run passed."""
+
+    code = "timeout"
+    status_code = 504
+
+    def __init__(self, deadline: str, seconds: float) -> None:
+        super().__init__(f"The run passed its {deadline} of {seconds:g} s.")
+
+
+class LogEvictedError(RunError):
+    """The reader fell behind a log that had to drop its oldest events."""
+
+    code = "log_evicted"
+
+    def __init__(self) -> None:
+        super().__init__("The stream was read too slowly: its oldest events are gone.")
+
+
+class UpstreamError(RunError):
+    """The model's provider failed or could not be reached."""
+
+    code = "upstream_error"
+    status_code = 502
+
+    def __init__(self, message: str = "The model's provider failed.") -> None:
+        super().__init__(message)
+
+
+class UpstreamAuthenticationError(UpstreamError):
+    """The provider refused the server's key."""
+
+    code = "upstream_authentication"
+
+    def __init__(self) -> None:
+        super().__init__("The model's provider refused this server's credentials.")
+
+
+class UpstreamRateLimitedError(UpstreamError):
+    """The provider limits this server's rate; `retry_after` is the provider's `Retry-After`."""
+
+    code = "upstream_rate_limited"
+    status_code = 429
+
+    def __init__(self, retry_after: str | None = None) -> None:
+        super().__init__("The model's provider limits the rate. Try again later.")
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """`Retry-After`, if the provider sent one."""
+        return {"retry-after": self.retry_after} if self.retry_after else {}
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The provider did not answer in time."""
+
+    code = "upstream_timeout"
+    status_code = 504
+
+    def __init__(self) -> None:
+        super().__init__("The model's provider did not answer in time.")

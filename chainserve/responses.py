@@ -1,0 +1,291 @@
+"""Responses that read runs: the only place where a stream meets `receive` and `send`."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from chainserve.errors import LogEvictedError
+from chainserve.runs import Run, RunExecutor
+from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
+from chainserve.types import StreamExit
+from chainserve.wire.events import Event, error_event
+
+_HEADERS = {"cache-control": "no-cache", "connection": "keep-alive", "x-accel-buffering": "no"}
+
+
+class Wire(Protocol):
+    """A projection of a log's events to the bytes of one response."""
+
+    @property
+    def media_type(self) -> str:
+        """The response's media type."""
+
+    def project(self, events: Sequence[Event]) -> Iterator[bytes]:
+        """Yield the bytes of consecutive events, each piece for a write of its own."""
+
+    def heartbeat(self, now: datetime) -> bytes:
+        """Return what an idle stream sends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The times of a stream, in seconds.
+
+    Attributes:
+        heartbeat_interval: After so long without a write, a heartbeat is sent.
+        send_timeout: A client that reads nothing for so long is cut off.
+        flush_interval: How long an event may wait to share a write with the next.
+    """
+
+    heartbeat_interval: float
+    send_timeout: float
+    flush_interval: float
+
+
+class EventStreamResponse(Response):
+    """Streams a run's log to one client.
+
+    It reads by position: whatever the run does meanwhile, a slow client costs a cursor and no
+    queue. The headers go out at once. At the end, whichever it is, the run is left, and its policy
+    says whether it goes on. The exit (`finished`, `client_gone`, `too_slow` or `cancelled`) is
+    noted in the scope as `chainserve.exit`.
+    """
+
+    def __init__(self, executor: RunExecutor, run: Run, wire: Wire, pace: Pace) -> None:
+        self.status_code = 200
+        self.media_type = wire.media_type
+        self.background = None
+        self.init_headers(_HEADERS)
+        self._executor = executor
+        self._run = run
+        self._wire = wire
+        self._pace = pace
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the log until its end, or until the client is gone or too slow."""
+        connection = _Connection(receive, send, self._pace)
+        self._executor.join(self._run)
+        unwatch = self._executor.store.watch(self._run.id, connection.wake)
+        try:
+            await connection.start(self.status_code, self.raw_headers)
+            await self._send_log(connection)
+        except OSError:  # how a server of ASGI 2.4 says that the client is gone
+            connection.leave("client_gone")
+        except asyncio.CancelledError:
+            if not connection.was_cut:
+                connection.leave("cancelled")
+                raise
+        finally:
+            unwatch()
+            connection.close()
+            scope["chainserve.exit"] = connection.exit
+            self._executor.leave(self._run)
+
+    async def _send_log(self, connection: "_Connection") -> None:
+        """Send what follows the cursor again and again, and a heartbeat when nothing does."""
+        cursor, more = BEFORE_FIRST, True
+        while connection.exit is None:
+            events, more = await self._events_after(cursor)
+            if events:
+                cursor = events[-1].seq
+                for piece in self._wire.project(events):
+                    await connection.send(piece)
+                if events[-1].terminal:
+                    await connection.finish()
+            elif connection.heartbeat_is_due:
+                await connection.send(self._wire.heartbeat(datetime.now(UTC)))
+            if more:
+                # A reader that never suspends would keep the loop from seeing its client leave.
+                await asyncio.sleep(0)
+            else:
+                await connection.wait()
+
+    async def _events_after(self, cursor: int) -> tuple[Sequence[Event], bool]:
+        """Read on; a log that dropped what this reader needs ends with an error."""
+        try:
+            return await self._executor.store.read_after(self._run.id, cursor)
+        except (LogTruncatedError, LogNotFoundError):
+            return [error_event(cursor + 1, LogEvictedError().event())], False
+
+
+class _Connection:
+    """One client's connection: writes under a deadline, and a wait that all of interest ends."""
+
+    def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
+        self.exit: StreamExit | None = None
+        self.was_cut = False
+        self._receive = receive
+        self._send = send
+        self._pace = pace
+        self._loop = loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._grew = self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._sent_at = loop.time()
+        self._sending_since: float | None = None
+        self._disconnect = loop.create_task(self._watch_for_disconnect())
+        self._check = loop.call_later(self._check_interval, self._check_time)
+
+    @property
+    def heartbeat_is_due(self) -> bool:
+        """Whether nothing was written for the heartbeat's interval."""
+        return self._loop.time() - self._sent_at >= self._pace.heartbeat_interval
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the status and the headers."""
+        await self._write({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, body: bytes) -> None:
+        """Send a piece of the body."""
+        await self._write({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self) -> None:
+        """Send the end of the body."""
+        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+        self.leave("finished")
+
+    def wake(self, ended: bool) -> None:
+        """Note that the log may have grown; its end is not held back."""
+        self._grew = True
+        self._ended = self._ended or ended
+        if self._waiter is not None and (self._flush is None or ended):
+            self._release_when_due()
+
+    async def wait(self) -> None:
+        """Wait until there may be something to read and it may be sent, or to do."""
+        if self.exit is not None:
+            return
+        self._waiter = self._loop.create_future()
+        if self._grew:
+            self._release_when_due()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self._grew = False
+            self._cancel_flush()
+
+    def leave(self, exit_: StreamExit) -> None:
+        """Note the exit, the first that happens, and stop waiting."""
+        if self.exit is None:
+            self.exit = exit_
+        self._release()
+
+    def close(self) -> None:
+        """Give back what the connection holds on the loop."""
+        self._disconnect.cancel()
+        self._check.cancel()
+        self._cancel_flush()
+
+    async def _write(self, message: Message) -> None:
+        self._sending_since = self._loop.time()
+        await self._send(message)
+        self._sending_since = None
+        self._sent_at = self._loop.time()
+
+    def _release_when_due(self) -> None:
+        """Stop waiting, at once or when events that follow closely have had time to join."""
+        due = self._sent_at + self._pace.flush_interval
+        if self._ended or self._loop.time() >= due:
+            self._release()
+        elif self._flush is None:
+            self._flush = self._loop.call_at(due, self._release)
+
+    def _release(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _cancel_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+    async def _watch_for_disconnect(self) -> None:
+        await wait_for_disconnect(self._receive)
+        self.leave("client_gone")
+
+    @property
+    def _check_interval(self) -> float:
+        return min(self._pace.heartbeat_interval, self._pace.send_timeout)
+
+    def _check_time(self) -> None:
+        """Cut a client that does not read, or wake the reader for a heartbeat."""
+        now = self._loop.time()
+        began = self._sending_since
+        if began is not None and now - began >= self._pace.send_timeout:
+            self._cut()
+            return
+        if self.heartbeat_is_due:
+            self._release()
+        due = self._sent_at + self._pace.heartbeat_interval
+        if began is not None:
+            due = began + self._pace.send_timeout
+        if due <= now:
+            due = now + self._check_interval
+        self._check = self._loop.call_at(min(due, now + self._pace.send_timeout), self._check_time)
+
+    def _cut(self) -> None:
+        """End a write that does not end: free the socket if the server lets us, or leave it."""
+        self.leave("too_slow")
+        self.was_cut = True
+        abort_transport(self._receive, self._send)
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left; the body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def abort_transport(*callables: Any) -> bool:
+    """Close a connection with a reset, unsent bytes and all, if it is uvicorn's.
+
+    ASGI has no word for it: a server that waits for a client to read goes on waiting after the
+    application has returned. uvicorn's `receive` and `send` are methods of an object that has the
+    transport; frameworks wrap them in closures.
+
+    Returns:
+        Whether a transport was found.
+    """
+    seen: set[int] = set()
+    pending = list(callables)
+    while pending and len(seen) < 200:
+        found = pending.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        owner = getattr(found, "__self__", None)
+        abort = getattr(getattr(owner, "transport", None), "abort", None)
+        if abort is not None:
+            abort()
+            return True
+        pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
+        pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
+    return False
+
+
+async def wait_for_end(executor: RunExecutor, run: Run, receive: Receive) -> bool:
+    """Wait until a run has ended or its client is gone; then leave the run.
+
+    Returns:
+        Whether the run has ended.
+    """
+    executor.join(run)
+    loop = asyncio.get_running_loop()
+    disconnect = loop.create_task(wait_for_disconnect(receive))
+    ended = loop.create_task(run.ended.wait())
+    try:
+        await asyncio.wait((disconnect, ended), return_when=asyncio.FIRST_COMPLETED)
+        return run.is_over
+    finally:
+        disconnect.cancel()
+        ended.cancel()
+        executor.leave(run)

@@ -1,0 +1,1 @@
+"""The routes of a chain and of the server."""

@@ -1,0 +1,115 @@
+"""Reading requests within bounds, and answering errors."""
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import orjson
+from fastapi.exception_handlers import request_validation_exception_handler
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from chainserve.errors import (
+    PROBLEM_MEDIA_TYPE,
+    BodyTooLargeError,
+    ChainServeError,
+    InvalidInputError,
+    InvalidJSONError,
+    RunFailedError,
+    UnsupportedMediaTypeError,
+)
+from chainserve.runtime import runtime_of
+from chainserve.validation import parse_json
+
+
+async def read_json(request: Request, max_body_bytes: int) -> Any:
+    """Return the data of a JSON body.
+
+    Raises:
+        BodyTooLargeError: It is over the bound; what is over was not read.
+        InvalidJSONError: It cannot be parsed.
+        UnsupportedMediaTypeError: It is not declared as JSON, or is compressed.
+    """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise UnsupportedMediaTypeError(
+            f"The body is encoded as {encoding}. Send it without Content-Encoding."
+        )
+    body = parse_json(await _read_body(request, max_body_bytes))
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise UnsupportedMediaTypeError(
+            f"The Content-Type is {media_type or 'missing'}. Send Content-Type: application/json."
+        )
+    return body
+
+
+async def _read_body(request: Request, max_body_bytes: int) -> bytes:
+    """Read the body until its end or the bound."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise BodyTooLargeError(max_body_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > max_body_bytes:
+            raise BodyTooLargeError(max_body_bytes)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Response]])
+
+
+def answers_errors(handler: _Handler) -> _Handler:
+    """Make a route's method answer errors as problem documents.
+
+    The application's own exception handlers go first: for `HTTPException`, for invalid bodies if it
+    replaced FastAPI's, and for whatever else it handles.
+    """
+
+    @wraps(handler)
+    async def answering(owner: Any, request: Request) -> Response:
+        try:
+            return await handler(owner, request)
+        except HTTPException:
+            raise
+        except ChainServeError as error:
+            if isinstance(error, InvalidInputError | InvalidJSONError) and _validates_itself(
+                request
+            ):
+                raise RequestValidationError(error.detail) from error
+            return problem_response(error)
+        except Exception as error:
+            if handles(request, error):
+                raise
+            log = runtime_of(request).log
+            log.error("request failed", path=request.url.path, exc_info=error)
+            return problem_response(RunFailedError())
+
+    return answering  # type: ignore[return-value]
+
+
+def problem_response(error: ChainServeError) -> Response:
+    """Return the problem document of an error."""
+    return Response(
+        orjson.dumps(error.problem()),
+        status_code=error.status_code,
+        headers=dict(error.headers),
+        media_type=PROBLEM_MEDIA_TYPE,
+    )
+
+
+def handles(request: Request, error: Exception) -> bool:
+    """Tell whether the application has an exception handler for an error, or for 500."""
+    handlers = request.app.exception_handlers
+    return 500 in handlers or any(cls in handlers for cls in type(error).__mro__)
+
+
+def _validates_itself(request: Request) -> bool:
+    """Tell whether the application replaced FastAPI's answer to invalid bodies."""
+    handler = request.app.exception_handlers.get(RequestValidationError)
+    return handler not in (None, request_validation_exception_handler)

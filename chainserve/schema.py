@@ -1,0 +1,47 @@
+"""Request and response bodies as pydantic models: the counterpart of `langserve.schema`."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+
+class CustomUserType(BaseModel):
+    """Base class for input models that the chain wants as they are.
+
+    Other pydantic models in a chain's input type are turned into dicts before the chain sees them.
+    """
+
+
+class FeedbackToken(BaseModel):
+    """A token with which a caller may give feedback on one run."""
+
+    key: str
+    token_url: str | None = None
+    expires_at: str | None = None
+
+
+class InvokeResponseMetadata(BaseModel):
+    """What is known of the run behind a response."""
+
+    run_id: str = Field(description="The run's id, a UUID.")
+    feedback_tokens: list[FeedbackToken] = Field(
+        default_factory=list, description="Tokens for feedback, if the server gives them."
+    )
+
+
+class BatchResponseMetadata(BaseModel):
+    """What is known of the runs behind a batch, in the order of its inputs."""
+
+    responses: list[InvokeResponseMetadata]
+    run_ids: list[str]
+
+
+class ProblemDetails(BaseModel):
+    """An error: a problem document (RFC 9457), with the members that LangChain clients read."""
+
+    type: str = Field(description="A URI reference that identifies the kind of problem.")
+    title: str = Field(description="The status in words.")
+    status: int = Field(description="The HTTP status.")
+    detail: Any = Field(description="What is wrong; for an invalid input, the list of its errors.")
+    code: str = Field(description="A stable name of the error.")
+    message: str = Field(description="One sentence that says what to change.")

@@ -1,0 +1,118 @@
+"""Outputs to JSON and back: the counterpart of `langserve.serialization`.
+
+LangChain objects are written as their `model_dump()`, not as LangChain's constructor form, so that
+any client can read them and no class is ever chosen by what a message says.
+"""
+
+import abc
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from chainserve.errors import OutputNotSerializableError
+
+
+class Serializer(abc.ABC):
+    """Turns objects into JSON and back; subclass it to add types of your own."""
+
+    def dumpd(self, obj: Any) -> Any:
+        """Return the object as plain JSON data."""
+        return orjson.loads(self.dumps(obj))
+
+    def loads(self, s: bytes) -> Any:
+        """Return the object that the JSON text stands for."""
+        return self.loadd(orjson.loads(s))
+
+    @abc.abstractmethod
+    def dumps(self, obj: Any) -> bytes:
+        """Return the object as JSON text in UTF-8, without line breaks."""
+
+    @abc.abstractmethod
+    def loadd(self, s: Any) -> Any:
+        """Return the object that plain JSON data stands for."""
+
+
+class WellKnownLCSerializer(Serializer):
+    """The default: LangChain's objects, pydantic models, dataclasses and plain data."""
+
+    def dumps(self, obj: Any) -> bytes:
+        """Return the object as compact JSON text.
+
+        NaN and the infinities become `null`; a lone surrogate is escaped.
+
+        Raises:
+            OutputNotSerializableError: An object inside has no JSON form; the message names it.
+        """
+        try:
+            return orjson.dumps(obj, default=_model_dump)
+        except TypeError:
+            return _dumps_slowly(obj)
+
+    def loadd(self, s: Any) -> Any:
+        """Return plain JSON data as it is: a server builds its inputs from the chain's schema."""
+        return s
+
+
+def _model_dump(obj: Any) -> Any:
+    """Return what orjson should write in place of a pydantic model."""
+    if isinstance(obj, BaseModel):
+        return obj.model_dump()
+    raise TypeError
+
+
+def _dumps_slowly(obj: Any) -> bytes:
+    """Write what orjson refused although JSON has it, or say which object has no JSON form."""
+    for path, value in _leaves(obj, "output"):
+        if not _has_json_form(value):
+            raise OutputNotSerializableError(path, f"is of type {type(value).__name__}")
+    plain = json.loads(json.dumps(obj, default=_plain), parse_constant=lambda _: None)
+    return json.dumps(plain, separators=(",", ":")).encode("ascii")
+
+
+def _leaves(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every value that is not a container, with the path to it; stops at orjson's depth."""
+    stack: list[tuple[str, Any, int]] = [(path, obj, 0)]
+    while stack:
+        path, value, depth = stack.pop()
+        if isinstance(value, BaseModel):
+            value = value.model_dump()
+        if depth > _MAX_DEPTH:
+            raise OutputNotSerializableError(_shortened(path), "is nested too deeply")
+        if isinstance(value, dict):
+            stack.extend(
+                (f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]", item, depth + 1)
+                for key, item in value.items()
+            )
+            yield from ((f"{path} key", key) for key in value if not isinstance(key, str))
+        elif isinstance(value, list | tuple):
+            stack.extend((f"{path}[{i}]", item, depth + 1) for i, item in enumerate(value))
+        else:
+            yield path, value
+
+
+_MAX_DEPTH = 250
+"""How deep orjson writes, with room for the envelope around an output."""
+
+
+def _has_json_form(value: Any) -> bool:
+    """Tell whether the value can be written: orjson refuses surrogates and ints over 64 bits."""
+    if isinstance(value, str | int):
+        return True
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _plain(obj: Any) -> Any:
+    """Return a value that the standard library can write: what orjson makes of it."""
+    return obj.model_dump() if isinstance(obj, BaseModel) else orjson.loads(orjson.dumps(obj))
+
+
+def _shortened(path: str) -> str:
+    """Return the two ends of a long path."""
+    return path if len(path) <= 80 else f"{path[:40]}…{path[-40:]}"

@@ -1,0 +1,191 @@
+"""`add_routes`: mounts a chain on a FastAPI application or router, with LangServe's signature."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Literal
+
+from fastapi import APIRouter, FastAPI
+from langchain_core.runnables import Runnable
+from starlette.responses import Response
+
+from chainserve.chain import Chain, PerRequestConfigModifier
+from chainserve.config import ConfigPipeline
+from chainserve.errors import ConfigurationError
+from chainserve.execution import Execution
+from chainserve.openapi import documentation, holder
+from chainserve.routes.langserve import LangServeRoutes
+from chainserve.routes.schemas import SchemaRoutes
+from chainserve.runtime import close_with
+from chainserve.serialization import Serializer
+from chainserve.types import EndpointName, PlaygroundType
+from chainserve.validation import body_models, documented
+
+
+def add_routes(
+    app: FastAPI | APIRouter,
+    runnable: Runnable[Any, Any] | Chain,
+    *,
+    path: str = "",
+    input_type: Any = "auto",
+    output_type: Any = "auto",
+    config_keys: Sequence[str] = ("configurable",),
+    include_callback_events: bool = False,
+    per_req_config_modifier: PerRequestConfigModifier | None = None,
+    enable_feedback_endpoint: bool = False,
+    token_feedback_config: Mapping[str, Any] | None = None,
+    enable_public_trace_link_endpoint: bool = False,
+    disabled_endpoints: Sequence[EndpointName] | None = None,
+    stream_log_name_allow_list: Sequence[str] | None = None,
+    enabled_endpoints: Sequence[EndpointName] | None = None,
+    dependencies: Sequence[Any] | None = None,
+    playground_type: PlaygroundType = "default",
+    astream_events_version: Literal["v1", "v2"] = "v2",
+    serializer: Serializer | None = None,
+) -> None:
+    """Mount a chain's routes on an application.
+
+    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET input_schema`, `GET
+    output_schema` and `GET config_schema`, as far as the endpoint lists allow. Nothing else about
+    the application changes, but that runs are ended with its lifespan.
+
+    Args:
+        app: A `FastAPI` application, mounted ones included, or an `APIRouter`.
+        runnable: A runnable, or a `Chain` that declares everything itself.
+        path: Where to mount, such as `/chat`. A `Chain` has its own.
+        input_type: See `Chain`, as for all other arguments.
+        output_type: See `Chain`.
+        config_keys: See `Chain`.
+        include_callback_events: See `Chain`.
+        per_req_config_modifier: See `Chain`.
+        enable_feedback_endpoint: See `Chain`.
+        token_feedback_config: See `Chain`.
+        enable_public_trace_link_endpoint: See `Chain`.
+        disabled_endpoints: See `Chain`.
+        stream_log_name_allow_list: See `Chain`.
+        enabled_endpoints: See `Chain`.
+        dependencies: See `Chain`.
+        playground_type: See `Chain`.
+        astream_events_version: See `Chain`.
+        serializer: See `Chain`.
+
+    Raises:
+        ConfigurationError: An option cannot work, the path is taken, or a schema cannot be made.
+    """
+    options: dict[str, Any] = {
+        "path": path,
+        "input_type": input_type,
+        "output_type": output_type,
+        "config_keys": config_keys,
+        "include_callback_events": include_callback_events,
+        "per_req_config_modifier": per_req_config_modifier,
+        "enable_feedback_endpoint": enable_feedback_endpoint,
+        "token_feedback_config": token_feedback_config,
+        "enable_public_trace_link_endpoint": enable_public_trace_link_endpoint,
+        "disabled_endpoints": disabled_endpoints,
+        "stream_log_name_allow_list": stream_log_name_allow_list,
+        "enabled_endpoints": enabled_endpoints,
+        "dependencies": dependencies or (),
+        "playground_type": playground_type,
+        "astream_events_version": astream_events_version,
+        "serializer": serializer,
+    }
+    if isinstance(runnable, Chain):
+        _refuse_options(options)
+        _mount(app, runnable)
+    else:
+        _mount(app, Chain(runnable=runnable, **options))
+
+
+def _refuse_options(options: Mapping[str, Any]) -> None:
+    """Refuse options beside a `Chain`, which has them all: there is one place to look."""
+    defaults = {field.name: field.default for field in fields(Chain)} | {"path": ""}
+    given = [name for name, value in options.items() if value != defaults[name]]
+    if given:
+        raise ConfigurationError(
+            f"add_routes was given a Chain and {', '.join(given)}. Put them into the Chain."
+        )
+
+
+def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
+    """Add the chain's routes to the router, and end its runs with the router's lifespan."""
+    router = app.router if isinstance(app, FastAPI) else app
+    _refuse_unserved(chain)
+    _refuse_taken(router, chain)
+    namespace = re.sub(r"[^a-zA-Z0-9]", "_", f"{router.prefix}{chain.path}".strip("/"))
+    path = router.prefix + chain.path
+    execution = Execution(chain)
+    configs = ConfigPipeline(chain, execution.runnable, path)
+    verbs = LangServeRoutes(chain, execution, configs, path)
+    schemas = SchemaRoutes(execution, configs)
+    models = body_models(
+        namespace,
+        documented(execution.input_schema({}), f"{namespace}Input"),
+        documented(execution.output_schema, f"{namespace}Output"),
+        configs.schema,
+    )
+    bodies = holder(namespace, models)
+    add = _Adder(router, chain)
+    add("invoke", verbs.invoke, "POST", **documentation("invoke", models, bodies))
+    add("batch", verbs.batch, "POST", **documentation("batch", models, bodies))
+    add("stream", verbs.stream, "POST", **documentation("stream", models, bodies))
+    add("input_schema", schemas.input_schema, "GET", summary="Input schema")
+    add("output_schema", schemas.output_schema, "GET", summary="Output schema")
+    add("config_schema", schemas.config_schema, "GET", summary="Config schema")
+    close_with(router)
+
+
+class _Adder:
+    """Adds the routes of one chain, each also with a slash at its end."""
+
+    def __init__(self, router: APIRouter, chain: Chain) -> None:
+        self._router = router
+        self._chain = chain
+        self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
+
+    def __call__(
+        self,
+        endpoint: EndpointName,
+        handler: Callable[..., Awaitable[Response]],
+        method: str,
+        **documentation: Any,
+    ) -> None:
+        """Add an endpoint's routes, unless the chain leaves it out."""
+        if endpoint not in self._chain.endpoints:
+            return
+        path = f"{self._chain.path}/{endpoint}"
+        options: dict[str, Any] = {
+            "methods": [method],
+            "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
+            "dependencies": list(self._chain.dependencies),
+            "response_class": Response,
+        }
+        self._router.add_api_route(path, handler, tags=self._tags, **options, **documentation)
+        self._router.add_api_route(f"{path}/", handler, include_in_schema=False, **options)
+
+
+_UNSERVED = (
+    "include_callback_events",
+    "enable_feedback_endpoint",
+    "token_feedback_config",
+    "enable_public_trace_link_endpoint",
+)
+
+
+def _refuse_unserved(chain: Chain) -> None:
+    """Refuse what this version does not do, rather than leave it out in silence."""
+    asked = [name for name in _UNSERVED if getattr(chain, name)]
+    if asked:
+        raise ConfigurationError(
+            f"This version of chainserve does not serve {', '.join(asked)}. Leave it out."
+        )
+
+
+def _refuse_taken(router: APIRouter, chain: Chain) -> None:
+    """Refuse a second chain at the same path of the same router."""
+    mounted = {getattr(route, "path", None) for route in router.routes}
+    taken = [name for name in chain.endpoints if f"{router.prefix}{chain.path}/{name}" in mounted]
+    if taken:
+        raise ConfigurationError(
+            f"There are routes at {chain.path or '/'} already. Give each chain a path of its own."
+        )

@@ -1,0 +1,1 @@
+"""Where event logs and run records are kept."""

@@ -1,0 +1,191 @@
+"""Inputs checked and unpacked, and the models of bodies: `langserve.validation`'s counterpart."""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pydantic_core
+from langchain_core.load.serializable import Serializable
+from pydantic import BaseModel, Field, RootModel, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema
+
+from chainserve.errors import InvalidInputError, InvalidJSONError
+from chainserve.schema import BatchResponseMetadata, CustomUserType, InvokeResponseMetadata
+
+MAX_ERRORS = 100
+"""How many errors of one input are answered."""
+
+MAX_ECHO_BYTES = 4096
+"""How much of an input is repeated in an error about it."""
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the data that a request's body stands for.
+
+    Refuses what cannot be answered or kept safely: NaN and the infinities, lone surrogates, nesting
+    deeper than 200.
+
+    Raises:
+        InvalidJSONError: The body is not such JSON; the message says where.
+    """
+    try:
+        return pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidJSONError(f"The body is not valid JSON: {error}.") from None
+
+
+def validate_input(schema: type[BaseModel], value: Any, *, loc: tuple[Any, ...] = ()) -> Any:
+    """Return a chain's input built from plain JSON data.
+
+    Raises:
+        InvalidInputError: The data does not fit the schema; its errors' `loc` starts with `loc`.
+    """
+    try:
+        return unpack(schema.model_validate(value))
+    except ValidationError as error:
+        raise InvalidInputError(errors_of(error, loc=loc)) from None
+
+
+def unpack(model: BaseModel) -> Any:
+    """Return what the chain is given for a validated model.
+
+    Models made for validation alone become dicts, field by field; LangChain's own objects and
+    `CustomUserType` stay.
+    """
+    value = model.root if isinstance(model, RootModel) else model
+    if not isinstance(value, BaseModel) or isinstance(value, Serializable | CustomUserType):
+        return value
+    return {
+        name: unpack(item) if isinstance(item := getattr(value, name), BaseModel) else item
+        for name in type(value).model_fields
+    }
+
+
+def errors_of(error: ValidationError, *, loc: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
+    """Return pydantic's errors as plain JSON data, within a bound of number and size."""
+    if error.error_count() > MAX_ERRORS:
+        return [_many_errors(error, loc)]
+    shown: dict[int, Any] = {}
+    return [_plain_error(item, loc, shown) for item in error.errors()]
+
+
+def _many_errors(error: ValidationError, loc: tuple[Any, ...]) -> dict[str, Any]:
+    """Return one error that stands for more than anyone would read."""
+    message = f"{error.error_count()} values do not fit the schema"
+    return {"type": "too_many_errors", "loc": [*loc], "msg": message, "input": None}
+
+
+def _plain_error(item: Any, loc: tuple[Any, ...], shown: dict[int, Any]) -> dict[str, Any]:
+    """Return one of pydantic's errors with members that JSON can hold.
+
+    A union repeats the same input in the errors of all its members: `shown` looks at it once.
+    """
+    plain = {**item, "loc": [*loc, *item["loc"]]}
+    value = item.get("input")
+    if id(value) not in shown:
+        shown[id(value)] = _echo(value)
+    plain["input"] = shown[id(value)]
+    if "ctx" in item:
+        plain["ctx"] = {name: _echo(part) for name, part in item["ctx"].items()}
+    return plain
+
+
+def _echo(value: Any) -> Any:
+    """Return a value as it may be answered: as it is when small, else the start of it."""
+    text = pydantic_core.to_json(value, fallback=str, inf_nan_mode="null")
+    if len(text) <= MAX_ECHO_BYTES:
+        return pydantic_core.from_json(text)
+    return f"{text[:100].decode(errors='replace')}…"
+
+
+def input_error(type_: str, loc: tuple[Any, ...], msg: str, value: Any) -> InvalidInputError:
+    """Return an error of our own in pydantic's shape."""
+    return InvalidInputError([{"type": type_, "loc": [*loc], "msg": msg, "input": _echo(value)}])
+
+
+class InvokeEnvelope(BaseModel):
+    """The members of an `invoke` or `stream` body; `kwargs` is not used, as in LangServe."""
+
+    input: Any
+    config: dict[str, Any] | None = None
+
+
+class BatchEnvelope(BaseModel):
+    """The members of a `batch` body; one config for all inputs, or one for each."""
+
+    inputs: list[Any]
+    config: dict[str, Any] | list[dict[str, Any]] = Field(default_factory=dict)
+
+
+_Envelope = TypeVar("_Envelope", InvokeEnvelope, BatchEnvelope)
+
+
+def validate_envelope(model: type[_Envelope], body: Any) -> _Envelope:
+    """Return the members of a body.
+
+    Raises:
+        InvalidInputError: It is not an object, a member is missing, or of the wrong type.
+    """
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise InvalidInputError(errors_of(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyModels:
+    """The models of a chain's bodies, for the OpenAPI document."""
+
+    invoke_request: type[BaseModel]
+    invoke_response: type[BaseModel]
+    batch_request: type[BaseModel]
+    batch_response: type[BaseModel]
+
+
+def body_models(
+    namespace: str, input_type: Any, output_type: Any, config_type: type[BaseModel]
+) -> BodyModels:
+    """Return the models of a chain's bodies, their names prefixed so that chains do not collide."""
+    config = _renamed(config_type, f"{namespace}Config")
+    kwargs: Any = (dict[str, Any], Field({}, description="Accepted and not used."))
+    one_config: Any = (config, Field({}, description="A part of LangChain's RunnableConfig."))
+    many_configs: Any = (
+        config | list[config],  # type: ignore[valid-type]
+        Field({}, description="One config for all inputs, or a list of one for each."),
+    )
+    return BodyModels(
+        invoke_request=create_model(
+            f"{namespace}InvokeRequest",
+            input=(input_type, Field(description="The input of the chain.")),
+            config=one_config,
+            kwargs=kwargs,
+        ),
+        invoke_response=create_model(
+            f"{namespace}InvokeResponse",
+            output=(output_type, Field(description="The output of the chain.")),
+            metadata=(InvokeResponseMetadata, ...),
+        ),
+        batch_request=create_model(
+            f"{namespace}BatchRequest",
+            inputs=(list[input_type], Field(description="The inputs, one run for each.")),
+            config=many_configs,
+            kwargs=kwargs,
+        ),
+        batch_response=create_model(
+            f"{namespace}BatchResponse",
+            output=(list[output_type], Field(description="The outputs, in the inputs' order.")),
+            metadata=(BatchResponseMetadata, ...),
+        ),
+    )
+
+
+def _renamed(model: type[BaseModel], name: str) -> type[BaseModel]:
+    return create_model(name, __base__=model)
+
+
+def documented(model: type[BaseModel], name: str) -> Any:
+    """Return a model under another name for the documents; Any if it has no JSON schema."""
+    try:
+        model.model_json_schema()
+    except PydanticInvalidForJsonSchema:
+        return Any
+    return _renamed(model, name)

@@ -1,0 +1,39 @@
+"""The entries of an event log."""
+
+import json
+from typing import Any, NamedTuple
+
+from chainserve.types import TERMINAL_EVENTS, EventName, RunId
+
+
+class Event(NamedTuple):
+    """One entry: its number from 0, its name, and its data as JSON text in UTF-8."""
+
+    seq: int
+    event: EventName
+    data: bytes
+
+    @property
+    def terminal(self) -> bool:
+        """Whether this is the log's last event."""
+        return self.event in TERMINAL_EVENTS
+
+
+def metadata_event(run_id: RunId) -> Event:
+    """Return the first event of every log."""
+    return Event(0, "metadata", json.dumps({"run_id": run_id}).encode())
+
+
+def end_event(seq: int) -> Event:
+    """Return the terminal event of a run that succeeded."""
+    return Event(seq, "end", b'{"status":"success"}')
+
+
+def error_event(seq: int, error: dict[str, Any]) -> Event:
+    """Return the terminal event of a run that did not succeed.
+
+    Args:
+        seq: Its number in the log.
+        error: `status_code`, `message` and `code`, as `ChainServeError.event()` gives them.
+    """
+    return Event(seq, "error", json.dumps(error).encode())

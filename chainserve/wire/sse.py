@@ -1,0 +1,39 @@
+"""Server-Sent Events (WHATWG HTML Standard, section 9.2) in LangServe's layout."""
+
+from datetime import datetime
+
+_LINE_BREAKS_OF_OTHERS = (
+    (b"\xc2\x85", b"\\u0085"),
+    (b"\xe2\x80\xa8", b"\\u2028"),
+    (b"\xe2\x80\xa9", b"\\u2029"),
+)
+"""Characters at which some clients end a line, against the standard, and their JSON escapes."""
+
+
+_NO_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
+
+
+def json_line(data: bytes) -> bytes:
+    """Return JSON text that no client takes for more than one line.
+
+    U+0085, U+2028 and U+2029 can stand only inside a JSON string, where an escape means the same;
+    CR and LF only outside of one, where a space means the same.
+    """
+    if b"\n" in data or b"\r" in data:
+        data = data.translate(_NO_LINE_BREAKS)
+    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+        for character, escape in _LINE_BREAKS_OF_OTHERS:
+            data = data.replace(character, escape)
+    return data
+
+
+def encode_event(event: str, data: bytes | None) -> bytes:
+    """Return an event block: CRLF lines, `event:` before `data:`, no `data:` line for None."""
+    if data is None:
+        return b"event: %s\r\n\r\n" % event.encode()
+    return b"event: %s\r\ndata: %s\r\n\r\n" % (event.encode(), data)
+
+
+def encode_ping(now: datetime) -> bytes:
+    """Return the comment block that LangServe sends on an idle stream; `now` is naive UTC."""
+    return b": ping - %s\r\n\r\n" % str(now).encode()
