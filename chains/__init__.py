@@ -1,0 +1,1 @@
+"""The shipped chains: each module declares one as `chain`, unless its name starts with `_`."""

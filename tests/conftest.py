@@ -1,0 +1,9 @@
+"""What all tests share."""
+
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run async tests on asyncio, the loop that the server runs on."""
+    return "asyncio"
