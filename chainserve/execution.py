@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from json import JSONDecodeError
 from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -127,10 +128,23 @@ def translate(error: Exception) -> ChainServeError:
     }
     if names:
         return _upstream_error(error, names)
+    if isinstance(error, JSONDecodeError) and _raised_in_a_provider(error):
+        return UpstreamError("The model's provider sent what is not JSON.")
     status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
     if isinstance(status, int) and 400 <= status < 600 and detail is not None:
         return ChainHTTPError(status, detail)
     return RunFailedError()
+
+
+def _raised_in_a_provider(error: Exception) -> bool:
+    """Tell whether an exception passed through a provider's package."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        name = traceback.tb_frame.f_globals.get("__name__", "")
+        if name.partition(".")[0] in _PROVIDERS:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def _upstream_error(error: Exception, names: set[str]) -> UpstreamError:

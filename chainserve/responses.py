@@ -1,7 +1,10 @@
 """Responses that read runs: the only place where a stream meets `receive` and `send`."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -263,13 +266,22 @@ def abort_transport(*callables: Any) -> bool:
             continue
         seen.add(id(found))
         owner = getattr(found, "__self__", None)
-        abort = getattr(getattr(owner, "transport", None), "abort", None)
-        if abort is not None:
-            abort()
+        transport = getattr(owner, "transport", None)
+        if isinstance(transport, asyncio.Transport):
+            _reset(transport)
             return True
         pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
         pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
     return False
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close at once, without waiting until the client has read what the kernel holds for it."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError, struct.error):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def wait_for_end(executor: RunExecutor, run: Run, receive: Receive) -> bool:

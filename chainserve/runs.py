@@ -231,8 +231,11 @@ class RunExecutor:
             await work
         except Exception as raised:  # noqa: BLE001 - whatever a chain raises ends its run
             error = raised
-        if run.cancel_reason is None:
-            await asyncio.shield(self._in_background(self._end(run, error)))
+        if run.cancel_reason is not None:
+            return
+        await asyncio.shield(self._in_background(self._end(run, error)))
+        if error is not None:
+            self._in_background(self._cancel_what_is_left(run))
 
     async def _write_chunks(self, run: Run, chunks: AsyncGenerator[bytes]) -> None:
         now = asyncio.get_running_loop().time
@@ -249,6 +252,10 @@ class RunExecutor:
 
     async def _keep_outputs(self, run: Run, call: Coroutine[Any, Any, list[bytes]]) -> None:
         run.outputs = await call
+
+    async def _cancel_what_is_left(self, run: Run) -> None:
+        """Cancel the siblings of the step that failed: nobody waits for them."""
+        await run.scope.cancel(self._cancel_timeout)
 
     async def _cancel(self, run: Run, error: ChainServeError) -> None:
         left = await run.scope.cancel(self._cancel_timeout)

@@ -11,19 +11,15 @@ from chainserve.types import DisconnectMode
 class Settings(BaseSettings):
     """What a server may use and how long it waits; durations are seconds, sizes are bytes.
 
-    Each field is read from the environment variable `CHAINSERVE_<FIELD>`; `port` and `host` also
-    from `PORT` and `HOST`. A `Chain` may set its own value where it has a field of the same name.
+    Each field is read from the environment variable `CHAINSERVE_<FIELD>`, `port` also from `PORT`.
+    A `Chain` may set its own value where it has a field of the same name.
     """
 
     model_config = SettingsConfigDict(
         env_prefix="CHAINSERVE_", populate_by_name=True, frozen=True, extra="ignore"
     )
 
-    host: str = Field(
-        default="127.0.0.1",
-        validation_alias=AliasChoices("CHAINSERVE_HOST", "HOST"),
-        description="Address to listen on.",
-    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(
         default=8000,
         ge=0,

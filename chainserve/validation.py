@@ -43,6 +43,10 @@ def validate_input(schema: type[BaseModel], value: Any, *, loc: tuple[Any, ...] 
         return unpack(schema.model_validate(value))
     except ValidationError as error:
         raise InvalidInputError(errors_of(error, loc=loc)) from None
+    except Exception as error:
+        # LangChain's own validators look into data before they know its shape.
+        message = f"The value has the wrong shape ({type(error).__name__}: {error})"
+        raise input_error("invalid_shape", loc, message, value) from error
 
 
 def unpack(model: BaseModel) -> Any:

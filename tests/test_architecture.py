@@ -1,0 +1,107 @@
+"""The layers: a module imports only from lower levels, and what is public is a list."""
+
+import ast
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import chainserve
+from chainserve import errors
+
+ROOT = Path(chainserve.__file__).parent
+
+LEVEL = {
+    "version": 0,
+    "types": 0,
+    "errors": 0,
+    "settings": 1,
+    "wire": 1,
+    "schema": 1,
+    "serialization": 1,
+    "validation": 2,
+    "demo": 2,
+    "demo_answers": 1,
+    "chain": 2,
+    "stores": 2,
+    "observability": 3,
+    "registry": 3,
+    "config": 3,
+    "cancellation": 3,
+    "execution": 3,
+    "runs": 4,
+    "responses": 5,
+    "runtime": 6,
+    "openapi": 6,
+    "routes": 7,
+    "server": 8,
+    "app": 9,
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the top-level modules of the package that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "chainserve" and rest:
+                yield rest.partition(".")[0]
+
+
+def test_a_module_imports_only_from_lower_levels() -> None:
+    upward = []
+    for path in sorted(ROOT.rglob("*.py")):
+        own = path.relative_to(ROOT).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        upward += [
+            f"{path.relative_to(ROOT)} imports {used}"
+            for used in imported(path)
+            if used != own and LEVEL[used] >= LEVEL[own]
+        ]
+    assert upward == []
+
+
+def test_the_wire_knows_no_framework_no_socket_and_no_clock() -> None:
+    for path in (ROOT / "wire").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        modules = {
+            name.partition(".")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+            )
+        }
+        assert modules <= {"chainserve", "collections", "datetime", "json", "typing"}, path.name
+        calls = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not calls & {"now", "utcnow", "today"}, path.name
+
+
+def test_the_public_names_are_exactly_those_of_all() -> None:
+    for name in chainserve.__all__:
+        getattr(chainserve, name)
+    public = {
+        name
+        for name, value in vars(chainserve).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert public - {"TYPE_CHECKING", "Any"} <= set(chainserve.__all__)
+
+
+def test_every_error_is_in_the_tree_and_its_code_tells_it_from_its_siblings() -> None:
+    classes = [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, errors.ChainServeError)
+    ]
+    assert all(cls.__name__ in (errors.__doc__ or "") for cls in classes)
+    leaves = [cls for cls in classes if not cls.__subclasses__()]
+    assert len({cls.code for cls in leaves}) == len(leaves)
