@@ -13,7 +13,7 @@ from pydantic import Field
 
 from chains import _calculator
 from chains._messages import Conversation
-from chainserve.chain import Chain
+from chainserve import Chain
 from chainserve.demo import chat_model, model_name
 
 SYSTEM = """\

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from chains._figures import figures_text
 from chains._table import MAX_BYTES, MAX_COLUMNS, MAX_ROWS, parse_table
-from chainserve.chain import Chain
+from chainserve import Chain
 from chainserve.demo import chat_model, model_name
 
 SYSTEM = """\

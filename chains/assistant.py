@@ -4,7 +4,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import BaseModel, Field
 
-from chainserve.chain import Chain
+from chainserve import Chain
 from chainserve.demo import chat_model, model_name
 
 SYSTEM = """\

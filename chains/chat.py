@@ -3,7 +3,7 @@
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 
 from chains._messages import Conversation
-from chainserve.chain import Chain
+from chainserve import Chain
 from chainserve.demo import chat_model, model_name
 
 SYSTEM = """\

@@ -80,14 +80,17 @@ class EventStreamResponse(Response):
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
             connection.leave("client_gone")
         except asyncio.CancelledError:
-            if not connection.was_cut:
+            if connection.exit != "too_slow":
                 connection.leave("cancelled")
                 raise
+            connection.task.uncancel()
         finally:
             unwatch()
             connection.close()
             scope["chainserve.exit"] = connection.exit
             self._executor.leave(self._run)
+        if self.background is not None:
+            await self.background()
 
     async def _send_log(self, connection: "_Connection") -> None:
         """Send what follows the cursor again and again, and a heartbeat when nothing does."""
@@ -121,12 +124,11 @@ class _Connection:
 
     def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
         self.exit: StreamExit | None = None
-        self.was_cut = False
         self._receive = receive
         self._send = send
         self._pace = pace
         self._loop = loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
+        self.task = current_task()
         self._grew = self._ended = False
         self._waiter: asyncio.Future[None] | None = None
         self._flush: asyncio.TimerHandle | None = None
@@ -236,10 +238,15 @@ class _Connection:
     def _cut(self) -> None:
         """End a write that does not end: free the socket if the server lets us, or leave it."""
         self.leave("too_slow")
-        self.was_cut = True
         abort_transport(self._receive, self._send)
-        if self._task is not None:
-            self._task.cancel()
+        self.task.cancel()
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the running task; an ASGI application always runs in one."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
@@ -248,15 +255,12 @@ async def wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-def abort_transport(*callables: Any) -> bool:
+def abort_transport(*callables: Any) -> None:
     """Close a connection with a reset, unsent bytes and all, if it is uvicorn's.
 
     ASGI has no word for it: a server that waits for a client to read goes on waiting after the
     application has returned. uvicorn's `receive` and `send` are methods of an object that has the
     transport; frameworks wrap them in closures.
-
-    Returns:
-        Whether a transport was found.
     """
     seen: set[int] = set()
     pending = list(callables)
@@ -269,10 +273,9 @@ def abort_transport(*callables: Any) -> bool:
         transport = getattr(owner, "transport", None)
         if isinstance(transport, asyncio.Transport):
             _reset(transport)
-            return True
+            return
         pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
         pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
-    return False
 
 
 def _reset(transport: asyncio.Transport) -> None:

@@ -19,6 +19,9 @@ from chainserve.stores.base import RunRecord, Store
 from chainserve.types import CancelReason, DisconnectMode, RunId, RunMode, RunStatus
 from chainserve.wire.events import Event, end_event, error_event, metadata_event
 
+_SIBLINGS_TIMEOUT = 0.1
+"""Seconds in which what a failed step leaves running may end before the failure is told."""
+
 
 class RunLogger(Protocol):
     """Where ended runs and unexpected errors are written: a structlog logger."""
@@ -231,11 +234,9 @@ class RunExecutor:
             await work
         except Exception as raised:  # noqa: BLE001 - whatever a chain raises ends its run
             error = raised
-        if run.cancel_reason is not None:
-            return
-        await asyncio.shield(self._in_background(self._end(run, error)))
-        if error is not None:
-            self._in_background(self._cancel_what_is_left(run))
+            await run.scope.cancel(_SIBLINGS_TIMEOUT)
+        if run.cancel_reason is None:
+            await asyncio.shield(self._in_background(self._end(run, error)))
 
     async def _write_chunks(self, run: Run, chunks: AsyncGenerator[bytes]) -> None:
         now = asyncio.get_running_loop().time
@@ -252,10 +253,6 @@ class RunExecutor:
 
     async def _keep_outputs(self, run: Run, call: Coroutine[Any, Any, list[bytes]]) -> None:
         run.outputs = await call
-
-    async def _cancel_what_is_left(self, run: Run) -> None:
-        """Cancel the siblings of the step that failed: nobody waits for them."""
-        await run.scope.cancel(self._cancel_timeout)
 
     async def _cancel(self, run: Run, error: ChainServeError) -> None:
         left = await run.scope.cancel(self._cancel_timeout)

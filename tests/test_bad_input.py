@@ -86,7 +86,7 @@ def count_words(value: str) -> int:
 
 async def test_an_input_of_the_wrong_type_is_refused_before_anything_runs() -> None:
     ran: list[str] = []
-    app = make_app(RunnableLambda(lambda value: ran.append(value)).with_types(input_type=str))
+    app = make_app(RunnableLambda(ran.append).with_types(input_type=str))
     response = await request(app, "POST", "/chain/stream", json={"input": 5})
 
     problem = assert_problem(response, 422, "invalid_input")
@@ -96,7 +96,7 @@ async def test_an_input_of_the_wrong_type_is_refused_before_anything_runs() -> N
 
 async def test_a_bad_batch_item_is_named_and_no_item_runs() -> None:
     ran: list[str] = []
-    app = make_app(RunnableLambda(lambda value: ran.append(value)).with_types(input_type=str))
+    app = make_app(RunnableLambda(ran.append).with_types(input_type=str))
     response = await request(app, "POST", "/chain/batch", json={"inputs": ["a", 5, "b"]})
 
     problem = assert_problem(response, 422, "invalid_input")
@@ -255,9 +255,7 @@ async def test_configs_and_inputs_of_different_number_are_refused_as_langserve_d
 @pytest.mark.parametrize("verb", VERBS)
 async def test_a_config_of_the_wrong_type_is_refused(verb: str, config: Any) -> None:
     body = {"inputs": [1]} if verb == "batch" else {"input": 1}
-    response = await request(
-        echo_app(), "POST", f"/chain/{verb}", json={**body, "config": config}
-    )
+    response = await request(echo_app(), "POST", f"/chain/{verb}", json={**body, "config": config})
 
     assert_problem(response, 422, "invalid_input")
 

@@ -62,8 +62,9 @@ def graph(model: ChatOpenAI) -> Runnable[Any, Any]:
     builder = StateGraph(State)
     builder.add_node("ask", ask)
     builder.add_edge(START, "ask")
-    to_state = RunnableLambda(lambda text: {"messages": [AIMessage(text)]})
-    return to_state | builder.compile()
+    compiled: Runnable[Any, Any] = builder.compile()
+    to_state: Runnable[Any, Any] = RunnableLambda(lambda text: {"messages": [AIMessage(text)]})
+    return to_state | compiled
 
 
 @asynccontextmanager
@@ -98,9 +99,7 @@ async def test_leaving_closes_the_models_sockets_within_a_second(
 async def test_a_client_that_leaves_cancels_its_run_and_the_record_says_so(verb: str) -> None:
     chain = CountingChain()
     app = make_app(chain)
-    async with open_stream(
-        app, "POST", f"/chain/{verb}", json=body_of(verb), wait_for_start=False
-    ):
+    async with open_stream(app, "POST", f"/chain/{verb}", json=body_of(verb), wait_for_start=False):
         await chain.until_in_flight(2 if verb == "batch" else 1)
         run = only_run(app)
     async with asyncio.timeout(5):
@@ -152,9 +151,7 @@ async def test_a_cancelled_stream_has_one_terminal_event() -> None:
 async def test_a_chain_that_swallows_cancellation_is_left_behind(verb: str) -> None:
     chain = SwallowingChain()
     app = make_app(chain, settings=Settings(cancel_timeout=0.2))
-    async with open_stream(
-        app, "POST", f"/chain/{verb}", json=body_of(verb), wait_for_start=False
-    ):
+    async with open_stream(app, "POST", f"/chain/{verb}", json=body_of(verb), wait_for_start=False):
         async with asyncio.timeout(5):
             await chain.started.wait()
         run = only_run(app)
@@ -175,9 +172,7 @@ async def test_a_chain_that_swallows_cancellation_is_left_behind(verb: str) -> N
 async def test_a_sync_step_ends_its_run_at_once_although_its_thread_goes_on() -> None:
     chain = BlockingChain()
     app = make_app(chain)
-    async with open_stream(
-        app, "POST", "/chain/invoke", json={"input": 1}, wait_for_start=False
-    ):
+    async with open_stream(app, "POST", "/chain/invoke", json={"input": 1}, wait_for_start=False):
         async with asyncio.timeout(5):
             await chain.started.wait()
         run = only_run(app)
@@ -196,7 +191,7 @@ async def test_a_sync_step_ends_its_run_at_once_although_its_thread_goes_on() ->
 )
 async def test_a_deadline_ends_a_stream_with_504(deadline: str, before: int) -> None:
     chain = GatedChain(["a", "b"], before=before)
-    app = make_app(chain, settings=Settings(**{deadline: 0.05}))
+    app = make_app(chain, settings=Settings.model_validate({deadline: 0.05}))
     response = await request(app, "POST", "/chain/stream", json={"input": 1})
 
     error = response.events()[-1]

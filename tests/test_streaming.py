@@ -143,9 +143,7 @@ async def test_a_chunk_without_json_form_ends_the_stream_with_its_place() -> Non
     ],
 )
 async def test_a_chunk_that_is_hard_to_write_is_written(chunk: Any, data: str) -> None:
-    response = await request(
-        make_app(streaming(chunk)), "POST", "/chain/stream", json={"input": 1}
-    )
+    response = await request(make_app(streaming(chunk)), "POST", "/chain/stream", json={"input": 1})
 
     assert [event.data for event in response.events()][1:] == [data, None]
 
@@ -157,9 +155,7 @@ async def test_an_idle_stream_sends_pings_and_a_busy_one_does_not() -> None:
         pings = [await stream.next_chunk(), await stream.next_chunk()]
         chain.gate.set()
         await stream.read()
-    busy = await request(
-        make_app(streaming(*"abc")), "POST", "/chain/stream", json={"input": 1}
-    )
+    busy = await request(make_app(streaming(*"abc")), "POST", "/chain/stream", json={"input": 1})
 
     assert all(ping is not None and ping.startswith(b": ping - 20") for ping in pings)
     assert all(ping is not None and ping.endswith(b"\r\n\r\n") for ping in pings)
@@ -211,6 +207,22 @@ async def test_a_reader_that_falls_behind_its_log_gets_an_error_and_no_silent_ga
     assert "read too slowly" in last.json()["message"]
 
 
+async def test_a_long_replay_gives_the_loop_a_turn_after_each_bounded_write() -> None:
+    chain = GatedChain(["a"], before=0)
+    app = make_app(chain)
+    async with open_stream(app, "POST", "/chain/stream", json={"input": 1}) as stream:
+        run = only_run(app)
+        replayed = [Event(seq, "data", b'"%s"' % (b"x" * 100)) for seq in range(1, 10_001)]
+        await executor_of(app).store.append(run.id, replayed)
+        seen = set()
+        while sum(map(len, stream.sends)) < 1_000_000:
+            await asyncio.sleep(0)
+            seen.add(len(stream.sends))
+
+        assert max(map(len, stream.sends)) < 200_000
+        assert len(seen) > 10
+
+
 async def test_a_reset_in_a_long_replay_does_not_hold_up_other_requests() -> None:
     held = GatedChain(["a"], before=0)
     app = FastAPI()
@@ -221,9 +233,7 @@ async def test_a_reset_in_a_long_replay_does_not_hold_up_other_requests() -> Non
         await client.read_head()
         run = only_run(app)
         store = executor_of(app).store
-        await store.append(
-            run.id, [Event(seq, "data", b'"x"' * 100) for seq in range(1, 10_001)]
-        )
+        await store.append(run.id, [Event(seq, "data", b'"x"' * 100) for seq in range(1, 10_001)])
         await client.next_chunk()
         client.reset()
         with anyio.fail_after(2):

@@ -1,4 +1,4 @@
-"""A model's provider that fails in every way: one terminal event or a status, and never its text."""
+"""A provider that fails in every way: one terminal event or a status, and never its text."""
 
 import asyncio
 from typing import Any
