@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -110,31 +110,43 @@ class Chain:
             raise ConfigurationError(
                 f"The path {self.path!r} must start with a slash: {'/' + self.path!r}."
             )
-        if "run_name" in self.config_keys:
-            raise ConfigurationError(
-                "config_keys must not name run_name: the run is named after its path."
-            )
+        for key, reason in _SERVERS_OWN.items():
+            if key in self.config_keys:
+                raise ConfigurationError(f"config_keys must not name {key}: {reason}.")
         object.__setattr__(self, "path", self.path.rstrip("/"))
         object.__setattr__(self, "title", self.title or _title(self.path))
         object.__setattr__(self, "endpoints", self._mounted_endpoints())
 
     def _mounted_endpoints(self) -> frozenset[EndpointName]:
-        """Return the endpoints that the two lists leave."""
-        enabled, disabled = self.enabled_endpoints, self.disabled_endpoints
-        if enabled is not None and disabled is not None:
+        """Return the endpoints that the two lists leave; as in LangServe, case does not matter."""
+        enabled = _lowered(self.enabled_endpoints)
+        disabled = _lowered(self.disabled_endpoints) or ()
+        if enabled and disabled:
             raise ConfigurationError("Give enabled_endpoints or disabled_endpoints, not both.")
-        for name in (*(enabled or ()), *(disabled or ())):
+        for name in (*(enabled or ()), *disabled):
             if name not in ENDPOINT_NAMES:
                 raise ConfigurationError(
                     f"There is no endpoint {name!r}. There are: {', '.join(ENDPOINT_NAMES)}."
                 )
-        if enabled is not None:
-            return frozenset(enabled)
-        return frozenset(ENDPOINT_NAMES) - frozenset(disabled or ())
+        mounted = ENDPOINT_NAMES if enabled is None else enabled
+        return frozenset(mounted) - frozenset(disabled)
 
     def at(self, path: str) -> "Chain":
         """Return the same declaration at another path."""
         return replace(self, path=path)
+
+
+def _lowered(names: Sequence[EndpointName] | None) -> list[EndpointName] | None:
+    if names is None:
+        return None
+    return [cast("EndpointName", name.lower()) for name in names]
+
+
+_SERVERS_OWN = {
+    "run_name": "a run is named after its path",
+    "callbacks": "they are objects, which no caller can send",
+}
+"""Keys of a config that are the server's own, and why."""
 
 
 def _title(path: str) -> str:

@@ -122,6 +122,11 @@ class InvalidJSONError(RequestError):
         """LangServe's `detail` for a body that cannot be parsed."""
         return ["Invalid JSON body"]
 
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The error in pydantic's shape, as FastAPI gives it to an application's own handler."""
+        return [{"type": "json_invalid", "loc": ["body"], "msg": self.message, "input": {}}]
+
 
 class InvalidInputError(RequestError):
     """A part of the body has the wrong type; `errors` is pydantic's list."""
@@ -195,7 +200,7 @@ class BatchTooLargeError(RequestError):
 
 
 class RunIdInUseError(RequestError):
-    """The caller chose the run id of a run that this server still knows."""
+    """The caller chose the run id of a run that has not ended."""
 
     code = "run_id_in_use"
     status_code = 409

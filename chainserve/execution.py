@@ -5,6 +5,8 @@ from contextlib import aclosing
 from json import JSONDecodeError
 from typing import Any, cast
 
+import orjson
+from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel, TypeAdapter
 
@@ -13,6 +15,7 @@ from chainserve.errors import (
     ChainHTTPError,
     ChainServeError,
     ConfigurationError,
+    OutputNotSerializableError,
     RunFailedError,
     UpstreamAuthenticationError,
     UpstreamError,
@@ -39,6 +42,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
+        self._own_serializer = chain.serializer
         self._serializer = chain.serializer or WellKnownLCSerializer()
         self._input_schema = _pydantic_2(self.runnable.get_input_schema(), chain.path, "input")
         self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
@@ -80,9 +84,14 @@ class Execution:
 
     def _dump_output(self, output: Any) -> bytes:
         """Write an output, shaped by the declared output type if there is one."""
+        if isinstance(output, ChatPromptValue) and not hasattr(output, "type"):
+            # Clients tell by `type` what to make of it, and only this subclass has one.
+            output = ChatPromptValueConcrete.model_construct(messages=output.messages)
+        written = self._serializer.dumps(output)
         if self._output is not None:
-            output = self._output.dump_python(self._output.validate_python(output))
-        return self._serializer.dumps(output)
+            shaped = self._output.validate_python(_loads(written))
+            return orjson.dumps(self._output.dump_python(shaped, mode="json"))
+        return written if self._own_serializer is None else orjson.dumps(_loads(written))
 
 
 def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
@@ -93,6 +102,14 @@ def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
             f"instead of pydantic.v1, or declare {kind}_type."
         )
     return model
+
+
+def _loads(written: bytes) -> Any:
+    """Return what a serializer wrote as plain JSON data."""
+    try:
+        return orjson.loads(written)
+    except ValueError as error:
+        raise OutputNotSerializableError("output", f"was not written as JSON ({error})") from None
 
 
 _PROVIDERS = frozenset(

@@ -21,6 +21,10 @@ from chainserve.wire.events import Event, error_event
 _HEADERS = {"cache-control": "no-cache", "connection": "keep-alive", "x-accel-buffering": "no"}
 
 
+_REPEATED_BODIES = 10
+"""How often a body may come again before its end is no longer waited for."""
+
+
 class Wire(Protocol):
     """A projection of a log's events to the bytes of one response."""
 
@@ -250,9 +254,14 @@ def current_task() -> asyncio.Task[Any]:
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has left; the body must have been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Return when the client has left; the body must have been read.
+
+    Some middleware gives the body again and again instead of waiting: then nobody will know.
+    """
+    for _ in range(_REPEATED_BODIES):
+        if (await receive())["type"] == "http.disconnect":
+            return
+    await asyncio.get_running_loop().create_future()
 
 
 def abort_transport(*callables: Any) -> None:

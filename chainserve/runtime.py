@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
@@ -90,11 +90,17 @@ def runtimes_on(router: Any, settings: Settings | None = None) -> Runtimes:
 
 
 def runtime_of(request: Request) -> Runtime:
-    """Return the runtime for a request.
+    """Return the runtime for a request: that of the root application, also in mounted ones.
 
-    Starlette keeps the outermost router in the scope, also for routes of mounted sub-applications.
+    Starlette keeps the outermost router in the scope. A mounted application with settings of its
+    own has a runtime of its own.
     """
-    return runtimes_on(request.scope["router"]).current()
+    router = request.scope["app"].router
+    runtimes = getattr(router, _ATTRIBUTE, None)
+    if runtimes is None:
+        runtimes = runtimes_on(request.scope["router"])
+        setattr(router, _ATTRIBUTE, runtimes)
+    return cast("Runtimes", runtimes).current()
 
 
 def close_with(router: Any) -> None:

@@ -86,7 +86,11 @@ def _leaves(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
                 (f"{path}.{key}" if isinstance(key, str) else f"{path}[{key!r}]", item, depth + 1)
                 for key, item in value.items()
             )
-            yield from ((f"{path} key", key) for key in value if not isinstance(key, str))
+            for key in value:
+                if not isinstance(key, str | int | float | None):
+                    raise OutputNotSerializableError(
+                        _shortened(path), f"has a key of type {type(key).__name__}"
+                    )
         elif isinstance(value, list | tuple):
             stack.extend((f"{path}[{i}]", item, depth + 1) for i, item in enumerate(value))
         else:

@@ -15,6 +15,7 @@ from chainserve.errors import ConfigurationError
 from chainserve.execution import Execution
 from chainserve.openapi import documentation, holder
 from chainserve.routes.langserve import LangServeRoutes
+from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.schemas import SchemaRoutes
 from chainserve.runtime import close_with
 from chainserve.serialization import Serializer
@@ -45,9 +46,9 @@ def add_routes(
 ) -> None:
     """Mount a chain's routes on an application.
 
-    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET input_schema`, `GET
-    output_schema` and `GET config_schema`, as far as the endpoint lists allow. Nothing else about
-    the application changes, but that runs are ended with its lifespan.
+    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET playground/`, `GET input_schema`,
+    `GET output_schema` and `GET config_schema`, as far as the endpoint lists allow. Nothing else
+    about the application changes, but that runs are ended with its lifespan.
 
     Args:
         app: A `FastAPI` application, mounted ones included, or an `APIRouter`.
@@ -132,6 +133,8 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     add("input_schema", schemas.input_schema, "GET", summary="Input schema")
     add("output_schema", schemas.output_schema, "GET", summary="Output schema")
     add("config_schema", schemas.config_schema, "GET", summary="Config schema")
+    if "playground" in chain.endpoints:
+        add.playground(PlaygroundRoutes(chain))
     close_with(router)
 
 
@@ -154,14 +157,25 @@ class _Adder:
         if endpoint not in self._chain.endpoints:
             return
         path = f"{self._chain.path}/{endpoint}"
-        options: dict[str, Any] = {
+        options = self._options(endpoint, method)
+        self._router.add_api_route(path, handler, tags=self._tags, **options, **documentation)
+        self._router.add_api_route(f"{path}/", handler, include_in_schema=False, **options)
+
+    def playground(self, routes: PlaygroundRoutes) -> None:
+        """Add the playground's page and the files beside it; they are no part of the API."""
+        path = f"{self._chain.path}/playground"
+        options = {**self._options("playground", "GET"), "include_in_schema": False}
+        self._router.add_api_route(path, routes.with_slash, **options)
+        self._router.add_api_route(f"{path}/{{file:path}}", routes.page, **options)
+
+    def _options(self, endpoint: EndpointName, method: str) -> dict[str, Any]:
+        """Return what all routes of an endpoint have in common."""
+        return {
             "methods": [method],
             "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
             "dependencies": list(self._chain.dependencies),
             "response_class": Response,
         }
-        self._router.add_api_route(path, handler, tags=self._tags, **options, **documentation)
-        self._router.add_api_route(f"{path}/", handler, include_in_schema=False, **options)
 
 
 _UNSERVED = (

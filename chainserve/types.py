@@ -41,11 +41,12 @@ EndpointName: TypeAlias = Literal[
     "config_schema",
     "output_schema",
     "config_hashes",
+    "token_feedback",
 ]
 """The endpoints of a chain, as LangServe's `enabled_endpoints` names them."""
 
 SERVED_ENDPOINTS: frozenset[EndpointName] = frozenset(
-    {"invoke", "batch", "stream", "input_schema", "output_schema", "config_schema"}
+    {"invoke", "batch", "stream", "playground", "input_schema", "output_schema", "config_schema"}
 )
 """The endpoints that this version mounts."""
 

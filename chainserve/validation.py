@@ -117,7 +117,7 @@ class BatchEnvelope(BaseModel):
     """The members of a `batch` body; one config for all inputs, or one for each."""
 
     inputs: list[Any]
-    config: dict[str, Any] | list[dict[str, Any]] = Field(default_factory=dict)
+    config: dict[str, Any] | list[dict[str, Any]] | None = None
 
 
 _Envelope = TypeVar("_Envelope", InvokeEnvelope, BatchEnvelope)

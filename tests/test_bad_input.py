@@ -265,12 +265,12 @@ async def test_an_application_with_its_own_answer_to_invalid_bodies_keeps_it() -
 
     @app.exception_handler(RequestValidationError)
     async def answer(_: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"mine": list(error.errors())}, status_code=400)
+        return JSONResponse({"mine": error.errors()[0]["loc"]}, status_code=400)
 
     response = await request(app, "POST", "/chain/invoke", body=b"{", headers=JSON)
 
     assert response.status == 400
-    assert response.json() == {"mine": ["Invalid JSON body"]}
+    assert response.json() == {"mine": ["body"]}
 
 
 async def test_the_server_goes_on_after_bad_input() -> None:

@@ -282,14 +282,18 @@ async def test_a_run_that_was_cancelled_from_inside_still_ends() -> None:
     assert not executor_of(app).live
 
 
-async def test_the_run_id_of_a_known_run_is_refused() -> None:
+async def test_the_run_id_of_a_live_run_is_refused() -> None:
     run_id = RunId("0d0f0000-1111-4222-8333-444455556666")
-    app = make_app(lambda value: value, config_keys=["run_id"])
+    chain = GatedChain(["a"], before=0)
+    app = make_app(chain, config_keys=["run_id"])
     body = {"input": 1, "config": {"run_id": run_id}}
 
-    first = await request(app, "POST", "/chain/invoke", json=body)
-    second = await request(app, "POST", "/chain/invoke", json=body)
+    async with open_stream(app, "POST", "/chain/stream", json=body) as stream:
+        second = await request(app, "POST", "/chain/invoke", json=body)
+        chain.gate.set()
+        await stream.read()
+    third = await request(app, "POST", "/chain/invoke", json=body)
 
-    assert first.json()["metadata"]["run_id"] == run_id
     assert second.status == 409
     assert second.json()["code"] == "run_id_in_use"
+    assert third.json()["metadata"]["run_id"] == run_id

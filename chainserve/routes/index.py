@@ -1,15 +1,18 @@
 """The server's own routes: what it serves, and whether it lives and is ready."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
-from starlette.responses import HTMLResponse
+from starlette.responses import Response
 
 from chainserve.chain import Chain
+from chainserve.demo import OFFLINE_MODEL_NAME
 from chainserve.registry import why_not_streaming
+from chainserve.routes.pages import Page, playground_file
 from chainserve.types import ENDPOINT_NAMES, SERVED_ENDPOINTS, PlaygroundType
 
 
@@ -53,11 +56,17 @@ def index_routes(chains: Sequence[Chain]) -> APIRouter:
         """Answer when the server takes requests."""
         return Health(status="ok")
 
+    page = Page.of(_front_page(descriptions).encode(), "html")
+
     @router.get("/", include_in_schema=False)
-    async def front_page(request: Request) -> HTMLResponse:
+    async def front_page(request: Request) -> Response:
         """Link to the chains and their documents."""
-        root = request.scope.get("root_path", "").rstrip("/")
-        return HTMLResponse(_page(descriptions, root), headers=_PAGE_HEADERS)
+        return page.answer(request)
+
+    @router.get("/playground.css", include_in_schema=False)
+    async def style(request: Request) -> Response:
+        """Answer what the front page looks like."""
+        return playground_file("playground.css").answer(request)
 
     return router
 
@@ -77,45 +86,71 @@ def describe(chain: Chain) -> ChainDescription:
     )
 
 
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-}
-
 _PAGE = """<!doctype html>
 <html lang="en">
+<head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>chainserve</title>
-<style>
-  :root {{ color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }}
-  body {{ max-width: 44rem; margin: 3rem auto; padding: 0 1rem; }}
-  li {{ margin: 1.25rem 0; }}
-  small, code {{ opacity: .75; }}
-</style>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="playground.css">
+</head>
+<body>
+<main>
 <h1>chainserve</h1>
-<p><a href="{root}/docs">API documentation</a> · <a href="{root}/chains">chains as JSON</a></p>
-<ul>
+<nav aria-label="Documents">
+<a href="docs">API documentation</a>
+<a href="chains">Chains as JSON</a>
+</nav>
+<ul class="chains">
 {items}
 </ul>
+</main>
+</body>
+</html>
 """
 
-_ITEM = """<li><strong>{title}</strong> <code>{path}</code> <small>{model}</small><br>
-{description}<br>
-<a href="{root}{path}/input_schema">input schema</a></li>"""
+_ITEM = """<li>
+<div class="heading"><h2>{title}</h2> <code>{path}</code>{badge}</div>
+<p>{description}</p>
+<p class="links">{links}</p>
+</li>"""
+
+_LINKS: Mapping[str, tuple[str, str]] = {
+    "playground": ("playground/", "Playground"),
+    "input_schema": ("input_schema", "Input schema"),
+}
+"""What is linked where it is mounted: its URL below the chain's path, and the link's text."""
 
 
-def _page(descriptions: Sequence[ChainDescription], root: str) -> str:
-    """Return the front page; all that is not ours is escaped."""
-    items = [
-        _ITEM.format(
-            root=escape(root),
-            path=escape(item.path),
-            title=escape(item.title),
-            model=escape(item.model or ""),
-            description=escape(item.description),
-        )
-        for item in descriptions
-    ]
-    return _PAGE.format(root=escape(root), items="\n".join(items))
+def _front_page(chains: Sequence[ChainDescription]) -> str:
+    """Return the front page; its links are relative, and all that is not ours is escaped."""
+    return _PAGE.format(items="\n".join(map(_item, chains)))
+
+
+def _item(chain: ChainDescription) -> str:
+    """Return a chain's entry."""
+    return _ITEM.format(
+        title=escape(chain.title),
+        path=escape(chain.path or "/"),
+        badge=_badge(chain.model),
+        description=escape(chain.description),
+        links="\n".join(_links(chain)),
+    )
+
+
+def _badge(model: str | None) -> str:
+    """Return who answers, if that is known."""
+    if model is None:
+        return ""
+    shown = "offline demo" if model == OFFLINE_MODEL_NAME else model
+    return f' <span class="badge">{escape(shown)}</span>'
+
+
+def _links(chain: ChainDescription) -> Iterator[str]:
+    """Yield the links to what is mounted."""
+    for endpoint, (url, text) in _LINKS.items():
+        if endpoint in chain.endpoints:
+            # The dot keeps a colon in the path from making it a scheme.
+            yield f'<a href="{escape(f".{quote(chain.path)}/{url}")}">{text}</a>'

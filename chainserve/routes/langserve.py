@@ -5,7 +5,6 @@ from typing import TypeAlias
 
 import orjson
 from langchain_core.runnables import RunnableConfig
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +12,7 @@ from chainserve.chain import Chain
 from chainserve.config import ConfigPipeline, ensure_run_id
 from chainserve.errors import (
     BatchTooLargeError,
+    ChainServeError,
     InvalidConfigError,
     RunCancelledError,
     RunFailedError,
@@ -20,7 +20,14 @@ from chainserve.errors import (
 from chainserve.execution import Execution
 from chainserve.observability import request_id_of
 from chainserve.responses import EventStreamResponse, wait_for_end
-from chainserve.routes.requests import answers_errors, handles, problem_response, read_json
+from chainserve.routes.requests import (
+    Body,
+    answers_errors,
+    handles,
+    has_handler_for,
+    problem_response,
+    read_json,
+)
 from chainserve.runs import Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.types import EndpointName, RunId
@@ -79,9 +86,10 @@ class LangServeRoutes:
     async def batch(self, request: Request) -> Response:
         """Run the chain for each input and answer the outputs in order."""
         runtime = runtime_of(request)
-        body = validate_envelope(BatchEnvelope, await self._read(request, runtime))
+        read = await self._read(request, runtime)
+        body = validate_envelope(BatchEnvelope, read.data)
         self._check_size(body.inputs, runtime)
-        configs = await self._batch_configs(body, request, runtime)
+        configs = await self._batch_configs(body, read.request, runtime)
         values = [
             self._execution.parse_input(value, config, loc=("inputs", index))
             for index, (value, config) in enumerate(zip(body.inputs, configs, strict=True))
@@ -98,7 +106,7 @@ class LangServeRoutes:
         )
         return await self._answer(request, runtime, run, _batch_body)
 
-    async def _read(self, request: Request, runtime: Runtime) -> object:
+    async def _read(self, request: Request, runtime: Runtime) -> Body:
         bound = self._chain.max_body_bytes or runtime.settings.max_body_bytes
         return await read_json(request, bound)
 
@@ -106,8 +114,9 @@ class LangServeRoutes:
         self, request: Request, runtime: Runtime, endpoint: EndpointName
     ) -> tuple[object, RunnableConfig]:
         """Return what an invoke or stream body asks for, checked."""
-        body = validate_envelope(InvokeEnvelope, await self._read(request, runtime))
-        config = await self._configs.build(body.config, request, endpoint=endpoint)
+        read = await self._read(request, runtime)
+        body = validate_envelope(InvokeEnvelope, read.data)
+        config = await self._configs.build(body.config, read.request, endpoint=endpoint)
         return self._execution.parse_input(body.input, config), config
 
     def _check_size(self, inputs: Sequence[object], runtime: Runtime) -> None:
@@ -146,7 +155,7 @@ class LangServeRoutes:
             return _json(body(run.ids, run.outputs))
         if run.error is None:
             return problem_response(RunCancelledError())
-        if run.exception is not None and _is_for_the_application(request, run):
+        if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
             raise run.exception
         return problem_response(run.error)
 
@@ -154,13 +163,11 @@ class LangServeRoutes:
 _Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes]], bytes]
 
 
-def _is_for_the_application(request: Request, run: Run) -> bool:
+def _is_for_the_application(request: Request, raised: Exception, error: ChainServeError) -> bool:
     """Tell whether the application, not this route, answers what the chain raised."""
-    error = run.exception
-    unexpected = isinstance(run.error, RunFailedError)
-    return isinstance(error, HTTPException) or (
-        error is not None and unexpected and handles(request, error)
-    )
+    if isinstance(error, RunFailedError):
+        return handles(request, raised)
+    return has_handler_for(request, raised)
 
 
 def _repeated(config: RunnableConfig, size: int) -> list[RunnableConfig]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from fastapi.exception_handlers import request_validation_exception_handler
@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Message
 
 from chainserve.errors import (
     PROBLEM_MEDIA_TYPE,
@@ -23,9 +24,12 @@ from chainserve.errors import (
 from chainserve.runtime import runtime_of
 from chainserve.validation import parse_json
 
+_BODY = "chainserve.body"
+"""Where the scope keeps the data of the body, for the application's own handlers."""
 
-async def read_json(request: Request, max_body_bytes: int) -> Any:
-    """Return the data of a JSON body.
+
+async def read_json(request: Request, max_body_bytes: int) -> "Body":
+    """Read a JSON body.
 
     Raises:
         BodyTooLargeError: It is over the bound; what is over was not read.
@@ -37,13 +41,40 @@ async def read_json(request: Request, max_body_bytes: int) -> Any:
         raise UnsupportedMediaTypeError(
             f"The body is encoded as {encoding}. Send it without Content-Encoding."
         )
-    body = parse_json(await _read_body(request, max_body_bytes))
+    text = await _read_body(request, max_body_bytes)
+    body = request.scope[_BODY] = parse_json(text)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaTypeError(
             f"The Content-Type is {media_type or 'missing'}. Send Content-Type: application/json."
         )
-    return body
+    return Body(body, _with_body(request, text))
+
+
+class Body(NamedTuple):
+    """A request's body that was read.
+
+    Attributes:
+        data: What the JSON stands for.
+        request: The request for those who come after, who may read the body again.
+    """
+
+    data: Any
+    request: Request
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    """Return the request with a body that can be read as if nobody had."""
+    unread = True
+
+    async def receive() -> Message:
+        nonlocal unread
+        if unread:
+            unread = False
+            return {"type": "http.request", "body": body, "more_body": False}
+        return await request.receive()
+
+    return Request(request.scope, receive)
 
 
 async def _read_body(request: Request, max_body_bytes: int) -> bytes:
@@ -78,10 +109,13 @@ def answers_errors(handler: _Handler) -> _Handler:
         except HTTPException:
             raise
         except ChainServeError as error:
+            if has_handler_for(request, error):
+                raise
             if isinstance(error, InvalidInputError | InvalidJSONError) and _validates_itself(
                 request
             ):
-                raise RequestValidationError(error.detail) from error
+                body = request.scope.get(_BODY)
+                raise RequestValidationError(error.errors, body=body) from error
             return problem_response(error)
         except Exception as error:
             if handles(request, error):
@@ -104,9 +138,15 @@ def problem_response(error: ChainServeError) -> Response:
 
 
 def handles(request: Request, error: Exception) -> bool:
-    """Tell whether the application has an exception handler for an error, or for 500."""
+    """Tell whether the application answers an unexpected error itself, be it as any other."""
     handlers = request.app.exception_handlers
-    return 500 in handlers or any(cls in handlers for cls in type(error).__mro__)
+    return 500 in handlers or Exception in handlers or has_handler_for(request, error)
+
+
+def has_handler_for(request: Request, error: Exception) -> bool:
+    """Tell whether the application has an exception handler for this very kind of error."""
+    handlers = request.app.exception_handlers
+    return any(cls in handlers for cls in type(error).__mro__ if cls is not Exception)
 
 
 def _validates_itself(request: Request) -> bool:

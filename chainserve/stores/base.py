@@ -59,7 +59,8 @@ class RunStore(Protocol):
         """Keep a new run's record, and open its log if it will have one.
 
         Raises:
-            RunIdInUseError: There is a record with this id.
+            RunIdInUseError: A run with this id has not ended, or its log is being read. Any
+                other is forgotten.
         """
 
     async def get(self, run_id: RunId) -> RunRecord | None:

@@ -95,8 +95,10 @@ class MemoryStore:
     async def create(self, record: RunRecord, *, log: bool) -> None:
         """Keep a new run's record, and open its log if it will have one."""
         self.expire()
-        if record.run_id in self._runs:
+        known, log_before = self._runs.get(record.run_id), self._logs.get(record.run_id)
+        if known is not None and (not known.ended or (log_before and log_before.watchers)):
             raise RunIdInUseError(record.run_id)
+        self._drop_run(record.run_id)
         self._runs[record.run_id] = record
         if log:
             self._logs[record.run_id] = _Log()

@@ -151,11 +151,26 @@ async def test_a_watcher_is_woken_by_each_append_and_told_of_the_end(store: Stor
     assert woken == [False, True]
 
 
-async def test_a_run_id_is_used_once(store: Store) -> None:
+async def test_the_id_of_a_run_that_has_not_ended_is_refused(store: Store) -> None:
     await store.create(record(), log=True)
+    await store.append(RunId("a"), [chunk(0)])
 
     with pytest.raises(RunIdInUseError):
         await store.create(record(), log=False)
+    assert await read_all(store) == [chunk(0)]
+
+
+async def test_the_id_of_a_run_that_has_ended_begins_a_new_log(store: Store) -> None:
+    await store.create(record(), log=True)
+    await store.append(RunId("a"), [chunk(0, size=5)])
+    await finish(store, "a", 1)
+
+    await store.create(record(), log=True)
+
+    assert await read_all(store) == []
+    await store.append(RunId("a"), [chunk(0)])
+    assert await finish(store, "a", 1)
+    assert await read_all(store) == [chunk(0), end_event(1)]
 
 
 async def test_an_unknown_run_has_no_record_and_no_log(store: Store) -> None:
