@@ -1,16 +1,14 @@
-"""What the OpenAPI document says of a chain's routes, whose bodies are checked by hand.
+"""What the OpenAPI document says of a chain's verbs, whose bodies are checked by hand.
 
-FastAPI documents only what it parses itself, and collects component schemas only from models it
-knows. So each route names one model that holds all bodies of its chain as its response, which puts
-them among the components, and then describes itself with references to them.
+FastAPI describes only bodies that it parses itself, and only it knows the names that models get in
+the document when several have the same. So each verb has a second route, behind the one that
+works: nothing ever reaches it, and FastAPI describes it as any other.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, create_model
+from starlette.responses import Response
 
 from chainserve.errors import PROBLEM_MEDIA_TYPE, status_phrase
 from chainserve.schema import ProblemDetails
@@ -18,6 +16,14 @@ from chainserve.types import EndpointName
 from chainserve.validation import BodyModels
 from chainserve.wire.projections import EVENT_STREAM
 
+_SUMMARIES: Mapping[EndpointName, tuple[str, str]] = {
+    "invoke": ("Invoke", "Run the chain once and answer its output."),
+    "batch": (
+        "Batch",
+        "Run the chain once for each input and answer the outputs in the inputs' order.",
+    ),
+    "stream": ("Stream", "Run the chain once and stream its output."),
+}
 _STREAM_EXAMPLE = (
     'event: metadata\r\ndata: {"run_id": "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"}\r\n\r\n'
     'event: data\r\ndata: "Hello"\r\n\r\n'
@@ -32,96 +38,50 @@ _STREAM_DESCRIPTION = """Server-Sent Events, in this order:
 | `end` | none | last, if the run succeeded |
 | `error` | `{"status_code": 500, "message": "…"}` | last, if it did not |
 
-A comment line is sent when nothing else is for 15 seconds."""
-
-_EVENT_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "event": {"type": "string", "enum": ["metadata", "data", "error", "end"]},
-        "data": {"type": "string", "contentMediaType": "application/json"},
-    },
-    "required": ["event"],
-}
-
+A comment line is sent when nothing else is for a while."""
 _PROBLEMS = (413, 415, 422, 500)
 
 
-@dataclass(frozen=True, slots=True)
-class _Documentation:
-    """What one verb does, in words, and the names of its bodies' models."""
+class _EventStream(Response):
+    """Tells FastAPI the media type of a stream."""
 
-    summary: str
-    description: str
-    request: str
-    response: str | None
+    media_type = EVENT_STREAM
 
 
-_VERBS: Mapping[EndpointName, _Documentation] = {
-    "invoke": _Documentation(
-        "Invoke", "Run the chain once and answer its output.", "invoke_request", "invoke_response"
-    ),
-    "batch": _Documentation(
-        "Batch",
-        "Run the chain once for each input and answer the outputs in the inputs' order.",
-        "batch_request",
-        "batch_response",
-    ),
-    "stream": _Documentation(
-        "Stream", "Run the chain once and stream its output.", "invoke_request", None
-    ),
-}
-
-
-def holder(namespace: str, models: BodyModels) -> type[BaseModel]:
-    """Return a model that holds all bodies of a chain."""
-    fields: dict[str, Any] = {
-        name: (getattr(models, name), ...) for name in BodyModels.__dataclass_fields__
+def documentation(verb: EndpointName, models: BodyModels) -> dict[str, Any]:
+    """Return the arguments of `add_api_route` for the route that documents a verb."""
+    summary, description = _SUMMARIES[verb]
+    request = models.batch_request if verb == "batch" else models.invoke_request
+    options: dict[str, Any] = {
+        "endpoint": _endpoint(request),
+        "summary": summary,
+        "description": description,
+        "responses": _problems(),
     }
-    return create_model(f"{namespace}Bodies", problem=(ProblemDetails, ...), **fields)
+    if verb == "stream":
+        options["responses"][200] = _stream_answer()
+        return {**options, "response_class": _EventStream}
+    answer = models.batch_response if verb == "batch" else models.invoke_response
+    return {**options, "response_model": answer, "response_description": "The output."}
 
 
-def documentation(
-    verb: EndpointName, models: BodyModels, bodies: type[BaseModel]
-) -> dict[str, Any]:
-    """Return the arguments of `add_api_route` that document a verb."""
-    verb_documentation = _VERBS[verb]
-    request: type[BaseModel] = getattr(models, verb_documentation.request)
-    if verb_documentation.response is None:
-        answer = _stream_answer()
-    else:
-        answer = _json_answer(getattr(models, verb_documentation.response))
-    return {
-        "summary": verb_documentation.summary,
-        "description": verb_documentation.description,
-        "responses": {200: {"model": bodies}},
-        "openapi_extra": {
-            "requestBody": {"required": True, "content": {"application/json": _schema(request)}},
-            # FastAPI merges dicts into what it has; only what is no dict takes its place.
-            "responses": {"200": MappingProxyType(answer), **_problem_answers()},
-        },
-    }
+def _endpoint(request: Any) -> Any:
+    """Return a function with the body FastAPI shall describe."""
 
+    async def documented(body: Any) -> None:
+        raise NotImplementedError("the route before this one answers")
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    return {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
-
-
-def _json_answer(model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": "The output.", "content": {"application/json": _schema(model)}}
+    documented.__annotations__["body"] = request
+    return documented
 
 
 def _stream_answer() -> dict[str, Any]:
-    content = {
-        "schema": {"type": "string"},
-        "itemSchema": _EVENT_SCHEMA,
-        "example": _STREAM_EXAMPLE,
-    }
+    content = {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}
     return {"description": _STREAM_DESCRIPTION, "content": {EVENT_STREAM: content}}
 
 
-def _problem_answers() -> dict[str, Any]:
-    content = {PROBLEM_MEDIA_TYPE: _schema(ProblemDetails)}
+def _problems() -> dict[int | str, Any]:
+    content = {PROBLEM_MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
     return {
-        str(status): {"description": status_phrase(status), "content": content}
-        for status in _PROBLEMS
+        status: {"description": status_phrase(status), "content": content} for status in _PROBLEMS
     }

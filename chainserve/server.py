@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from langchain_core.runnables import Runnable
@@ -13,14 +13,16 @@ from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.config import ConfigPipeline
 from chainserve.errors import ConfigurationError
 from chainserve.execution import Execution
-from chainserve.openapi import documentation, holder
+from chainserve.openapi import documentation
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.schemas import SchemaRoutes
 from chainserve.runtime import close_with
 from chainserve.serialization import Serializer
 from chainserve.types import EndpointName, PlaygroundType
-from chainserve.validation import body_models, documented
+from chainserve.validation import BodyModels, body_models, documented
+
+_Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
 def add_routes(
@@ -113,8 +115,8 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     router = app.router if isinstance(app, FastAPI) else app
     _refuse_unserved(chain)
     _refuse_taken(router, chain)
-    namespace = re.sub(r"[^a-zA-Z0-9]", "_", f"{router.prefix}{chain.path}".strip("/"))
     path = router.prefix + chain.path
+    namespace = re.sub(r"[^a-zA-Z0-9]", "_", path.strip("/"))
     execution = Execution(chain)
     configs = ConfigPipeline(chain, execution.runnable, path)
     verbs = LangServeRoutes(chain, execution, configs, path)
@@ -123,50 +125,59 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
         namespace,
         documented(execution.input_schema({}), f"{namespace}Input"),
         documented(execution.output_schema, f"{namespace}Output"),
-        configs.schema,
+        documented(configs.schema, f"{namespace}Config"),
     )
-    bodies = holder(namespace, models)
     add = _Adder(router, chain)
-    add("invoke", verbs.invoke, "POST", **documentation("invoke", models, bodies))
-    add("batch", verbs.batch, "POST", **documentation("batch", models, bodies))
-    add("stream", verbs.stream, "POST", **documentation("stream", models, bodies))
-    add("input_schema", schemas.input_schema, "GET", summary="Input schema")
-    add("output_schema", schemas.output_schema, "GET", summary="Output schema")
-    add("config_schema", schemas.config_schema, "GET", summary="Config schema")
+    add.verb("invoke", verbs.invoke, models)
+    add.verb("batch", verbs.batch, models)
+    add.verb("stream", verbs.stream, models)
+    add.schema("input_schema", schemas.input_schema)
+    add.schema("output_schema", schemas.output_schema)
+    add.schema("config_schema", schemas.config_schema)
     if "playground" in chain.endpoints:
         add.playground(PlaygroundRoutes(chain))
     close_with(router)
 
 
 class _Adder:
-    """Adds the routes of one chain, each also with a slash at its end."""
+    """Adds the routes of one chain that its endpoint lists leave, each also with a slash."""
 
     def __init__(self, router: APIRouter, chain: Chain) -> None:
         self._router = router
         self._chain = chain
         self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
 
-    def __call__(
-        self,
-        endpoint: EndpointName,
-        handler: Callable[..., Awaitable[Response]],
-        method: str,
-        **documentation: Any,
-    ) -> None:
-        """Add an endpoint's routes, unless the chain leaves it out."""
+    def verb(self, endpoint: EndpointName, handler: _Handler, models: BodyModels) -> None:
+        """Add a verb: the route that works, and behind it the one that documents it."""
         if endpoint not in self._chain.endpoints:
             return
-        path = f"{self._chain.path}/{endpoint}"
-        options = self._options(endpoint, method)
-        self._router.add_api_route(path, handler, tags=self._tags, **options, **documentation)
-        self._router.add_api_route(f"{path}/", handler, include_in_schema=False, **options)
+        path = self._path(endpoint)
+        hidden = {**self._options(endpoint, "POST"), "include_in_schema": False}
+        self._router.add_api_route(path, handler, **hidden)
+        self._router.add_api_route(f"{path}/", handler, **hidden)
+        shown = {**self._documented(endpoint, "POST"), **documentation(endpoint, models)}
+        self._router.add_api_route(path, **shown)
+
+    def schema(self, endpoint: EndpointName, handler: _Handler) -> None:
+        """Add a schema route."""
+        if endpoint not in self._chain.endpoints:
+            return
+        path = self._path(endpoint)
+        hidden = {**self._options(endpoint, "GET"), "include_in_schema": False}
+        summary = endpoint.replace("_", " ").capitalize()
+        shown = {**self._documented(endpoint, "GET"), "summary": summary}
+        self._router.add_api_route(path, handler, **shown)
+        self._router.add_api_route(f"{path}/", handler, **hidden)
 
     def playground(self, routes: PlaygroundRoutes) -> None:
         """Add the playground's page and the files beside it; they are no part of the API."""
-        path = f"{self._chain.path}/playground"
+        path = self._path("playground")
         options = {**self._options("playground", "GET"), "include_in_schema": False}
         self._router.add_api_route(path, routes.with_slash, **options)
         self._router.add_api_route(f"{path}/{{file:path}}", routes.page, **options)
+
+    def _path(self, endpoint: EndpointName) -> str:
+        return f"{self._chain.path}/{endpoint}"
 
     def _options(self, endpoint: EndpointName, method: str) -> dict[str, Any]:
         """Return what all routes of an endpoint have in common."""
@@ -174,8 +185,20 @@ class _Adder:
             "methods": [method],
             "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
             "dependencies": list(self._chain.dependencies),
-            "response_class": Response,
         }
+
+    def _documented(self, endpoint: EndpointName, method: str) -> dict[str, Any]:
+        """Return the options of a route that is in the OpenAPI document.
+
+        FastAPI makes operation ids of name and path with all but letters and digits levelled, so
+        the name tells paths apart that differ in the rest.
+        """
+        name = re.sub(r"[^a-zA-Z0-9_]", _spelled, self._path(endpoint).lstrip("/"))
+        return {**self._options(endpoint, method), "name": name, "tags": self._tags}
+
+
+def _spelled(character: re.Match[str]) -> str:
+    return "__" if character[0] == "/" else f"_{ord(character[0]):x}_"
 
 
 _UNSERVED = (

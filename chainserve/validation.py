@@ -7,6 +7,7 @@ import pydantic_core
 from langchain_core.load.serializable import Serializable
 from pydantic import BaseModel, Field, RootModel, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from chainserve.errors import InvalidInputError, InvalidJSONError
 from chainserve.schema import BatchResponseMetadata, CustomUserType, InvokeResponseMetadata
@@ -145,11 +146,9 @@ class BodyModels:
     batch_response: type[BaseModel]
 
 
-def body_models(
-    namespace: str, input_type: Any, output_type: Any, config_type: type[BaseModel]
-) -> BodyModels:
+def body_models(namespace: str, input_type: Any, output_type: Any, config_type: Any) -> BodyModels:
     """Return the models of a chain's bodies, their names prefixed so that chains do not collide."""
-    config = _renamed(config_type, f"{namespace}Config")
+    config = config_type
     kwargs: Any = (dict[str, Any], Field({}, description="Accepted and not used."))
     one_config: Any = (config, Field({}, description="A part of LangChain's RunnableConfig."))
     many_configs: Any = (
@@ -182,14 +181,20 @@ def body_models(
     )
 
 
-def _renamed(model: type[BaseModel], name: str) -> type[BaseModel]:
-    return create_model(name, __base__=model)
-
-
 def documented(model: type[BaseModel], name: str) -> Any:
     """Return a model under another name for the documents; Any if it has no JSON schema."""
     try:
         model.model_json_schema()
     except PydanticInvalidForJsonSchema:
         return Any
-    return _renamed(model, name)
+    return create_model(name, __base__=model)
+
+
+class ForgivingJsonSchema(GenerateJsonSchema):
+    """Shows what has no JSON schema, such as a function, as anything."""
+
+    def handle_invalid_for_json_schema(
+        self, schema: pydantic_core.core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        """Return the schema of anything."""
+        return {}

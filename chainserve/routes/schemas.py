@@ -11,6 +11,7 @@ from starlette.responses import Response
 from chainserve.config import ConfigPipeline
 from chainserve.execution import Execution
 from chainserve.routes.requests import answers_errors
+from chainserve.validation import ForgivingJsonSchema
 
 
 class SchemaRoutes:
@@ -49,7 +50,7 @@ class SchemaRoutes:
 
 
 def _schema(model: Callable[[], type[BaseModel]]) -> bytes:
-    return orjson.dumps(model().model_json_schema())
+    return orjson.dumps(model().model_json_schema(schema_generator=ForgivingJsonSchema))
 
 
 def _json(body: bytes) -> Response:
