@@ -4,20 +4,26 @@ import importlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.llms import BaseLLM
 from langchain_core.runnables import (
     Runnable,
     RunnableAssign,
+    RunnableBranch,
     RunnableLambda,
     RunnableParallel,
     RunnablePassthrough,
     RunnablePick,
     RunnableSequence,
+    RunnableWithFallbacks,
 )
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
+from langchain_core.runnables.configurable import DynamicRunnable
 
 from chainserve.chain import Chain
 from chainserve.errors import DiscoveryError
@@ -55,42 +61,66 @@ def discover(folder: str | Path) -> list[Chain]:
         DiscoveryError: A module cannot be imported or declares no chain, or chains cannot be served
             together; the message lists them all, each with file, reason and mend.
     """
-    found: dict[str, list[Chain]] = {}
-    wrong: list[Diagnostic] = []
     path = Path(folder).resolve()
     if not path.is_dir():
         raise DiscoveryError(f"There is no folder {str(folder)!r}. Create it, or name another.")
-    for file in sorted(path.glob("*.py")):
-        if file.name.startswith("_"):
-            continue
+    declared: list[tuple[str, Chain]] = []
+    wrong: list[Diagnostic] = []
+    for file in sorted(path.glob("[!_]*.py")):
         name = f"{path.name}/{file.name}"
         try:
             module = _import(path, file)
-        except Exception as error:  # noqa: BLE001 - a module may raise anything; all are reported
-            wrong.append(_import_failed(name, error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it raises is reported
+            wrong.append(_import_failed(name, error, path.name))
             continue
-        found[name] = [value for value in vars(module).values() if isinstance(value, Chain)]
-        if not found[name]:
+        chains = [value for value in vars(module).values() if isinstance(value, Chain)]
+        if not chains:
             mend = "Add `chain = Chain(...)`, or start its name with an underscore."
             wrong.append(Diagnostic(name, "declares no chain.", mend))
-    declared = [(name, chain) for name, chains in found.items() for chain in chains]
+        known = [chain for _, chain in declared]
+        declared += [(name, chain) for chain in dict.fromkeys(chains) if chain not in known]
     refuse([*wrong, *conflicts(declared)])
     return [chain for _, chain in declared]
 
 
 def _import(folder: Path, file: Path) -> ModuleType:
-    """Import a module as `folder.file`, as `python server.py` beside it would."""
-    parent = str(folder.parent)
-    if parent not in sys.path:
-        sys.path.insert(0, parent)
-    return importlib.import_module(f"{folder.name}.{file.stem}")
+    """Import a module, as `folder.file` where that name is free for it."""
+    if file.stem.isidentifier() and _is_importable(folder):
+        return importlib.import_module(f"{folder.name}.{file.stem}")
+    name = f"{folder.name}.{file.stem} of {folder}"
+    spec = spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def _import_failed(name: str, error: Exception) -> Diagnostic:
+def _is_importable(folder: Path) -> bool:
+    """Tell whether the folder's name means this folder; its parent is put on the path for that."""
+    if not folder.name.isidentifier():
+        return False
+    importlib.invalidate_caches()
+    if folder.name in sys.modules:
+        places = getattr(sys.modules[folder.name], "__path__", None)
+    else:
+        if str(folder.parent) not in sys.path:
+            sys.path.insert(0, str(folder.parent))
+        spec = find_spec(folder.name)
+        places = spec.submodule_search_locations if spec is not None else None
+    return list(places or ())[:1] == [str(folder)]
+
+
+def _import_failed(name: str, error: BaseException, folder: str) -> Diagnostic:
+    """Return what a module that cannot be imported raised, on one line."""
+    text = " ".join(str(error).split()).rstrip(".")
+    reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     mend = "Mend the module, or start its name with an underscore to leave it out."
-    if isinstance(error, ModuleNotFoundError):
-        mend = f"Install the package that has {error.name}, or leave the module out."
-    return Diagnostic(name, f"cannot be imported: {type(error).__name__}: {error}.", mend)
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        package = error.name.partition(".")[0]
+        if package != folder:
+            mend = f"Install the package that has {package}, or leave the module out."
+    return Diagnostic(name, f"cannot be imported: {reason}.", mend)
 
 
 def refuse(wrong: Sequence[Diagnostic]) -> None:
@@ -115,26 +145,50 @@ def conflicts(declared: Iterable[tuple[str, Chain]]) -> Iterator[Diagnostic]:
             yield Diagnostic(file, f"its path {path} shadows the server's /{segment}.", mend)
 
 
+def streams(runnable: Runnable[Any, Any]) -> bool:
+    """Tell whether a runnable's output may come in more than one piece."""
+    return _flow(runnable).streams
+
+
 def why_not_streaming(runnable: Runnable[Any, Any]) -> str | None:
-    """Return why a runnable cannot stream, or None if nothing keeps it from streaming.
+    """Return what keeps a runnable from streaming although a part of it does, or None.
 
     In a sequence, what follows the last step that makes chunks must pass them on one by one; a
     function does not, it waits for the whole.
     """
+    return _flow(runnable).reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """How an output comes: in chunks or not, and what turned chunks into a whole."""
+
+    streams: bool = False
     reason: str | None = None
-    streams = False
+
+
+def _flow(runnable: Runnable[Any, Any]) -> _Flow:
+    """Follow the chunks through a runnable."""
+    if parts := _parts(runnable):
+        flows = [_flow(part) for part in parts]
+        if any(flow.streams for flow in flows):
+            return _Flow(streams=True)
+        return next((flow for flow in flows if flow.reason), _Flow())
+    flow = _Flow()
     for step in _steps(runnable):
-        if _makes_chunks(step):
-            streams, reason = True, None
-        elif streams and not _passes_chunks_on(step):
-            streams = False
-            reason = f"{step.get_name()} ({type(step).__name__}) waits for the whole answer"
-    return reason
+        own = _flow(step) if _parts(step) else _Flow(_makes_chunks(step), _switched_off(step))
+        if own.streams or own.reason:
+            flow = own
+        elif flow.streams and not _passes_chunks_on(step):
+            flow = _Flow(
+                reason=f"{step.get_name()} ({type(step).__name__}) waits for the whole answer"
+            )
+    return flow
 
 
 def _steps(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
     """Yield the steps that run one after the other, what bindings are bound to in their place."""
-    while isinstance(runnable, RunnableBindingBase):
+    while isinstance(runnable, RunnableBindingBase) and not isinstance(runnable, RunnableEachBase):
         runnable = runnable.bound
     if not isinstance(runnable, RunnableSequence):
         yield runnable
@@ -143,22 +197,59 @@ def _steps(runnable: Runnable[Any, Any]) -> Iterator[Runnable[Any, Any]]:
         yield from _steps(step)
 
 
+def _parts(runnable: Runnable[Any, Any]) -> list[Runnable[Any, Any]]:
+    """Return the runnables of which one or all answer in the place of this one."""
+    match runnable:
+        case RunnableParallel():
+            return list(runnable.steps__.values())
+        case RunnableAssign():
+            return [runnable.mapper]
+        case RunnableWithFallbacks():
+            return [runnable.runnable]
+        case RunnableBranch():
+            return [*(branch for _, branch in runnable.branches), runnable.default]
+        case DynamicRunnable():
+            return [runnable.default]
+    return []
+
+
 def _makes_chunks(step: Runnable[Any, Any]) -> bool:
     """Tell whether a step answers one input with chunks: a model, a generator, a graph."""
-    if isinstance(step, RunnableParallel):
-        return any(_makes_chunks(inner) for part in step.steps__.values() for inner in _steps(part))
-    if isinstance(step, RunnableAssign):
-        return _makes_chunks(step.mapper)
-    if isinstance(step, RunnableLambda | RunnablePassthrough | RunnablePick):
+    if isinstance(step, RunnableLambda | RunnablePassthrough | RunnablePick | RunnableEachBase):
         return False
-    return _overrides(step, "astream", "stream")
+    if isinstance(step, BaseChatModel | BaseLLM):
+        return not _switched_off(step)
+    return _overrides(step, Runnable, "astream", "stream")
+
+
+def _switched_off(step: Runnable[Any, Any]) -> str | None:
+    """Return why a model does not stream, be it its own doing or that of a `map()`."""
+    if isinstance(step, RunnableEachBase) and _flow(step.bound).streams:
+        return f"{step.get_name()} waits for all of its answers"
+    if isinstance(step, BaseChatModel) and step.disable_streaming is True:
+        return f"{step.get_name()} has disable_streaming set"
+    base = BaseChatModel if isinstance(step, BaseChatModel) else BaseLLM
+    if isinstance(step, base) and not _overrides(step, base, "_astream", "_stream"):
+        return f"{step.get_name()} ({type(step).__name__}) has no _astream"
+    return None
 
 
 def _passes_chunks_on(step: Runnable[Any, Any]) -> bool:
     """Tell whether a step handles chunks as they come."""
-    return not isinstance(step, RunnableLambda) and _overrides(step, "atransform", "transform")
+    if isinstance(step, RunnableAssign):
+        return True
+    if parts := _parts(step):
+        one_by_one = _overrides(step, Runnable, "atransform", "transform")
+        return one_by_one and all(_passes_on(part) for part in parts)
+    if isinstance(step, RunnableLambda | RunnableEachBase):
+        return False
+    return _overrides(step, Runnable, "atransform", "transform")
 
 
-def _overrides(step: Runnable[Any, Any], *methods: str) -> bool:
-    """Tell whether a class has its own way to stream, where the base class waits for the whole."""
-    return any(getattr(type(step), name) is not getattr(Runnable, name) for name in methods)
+def _passes_on(part: Runnable[Any, Any]) -> bool:
+    return all(_passes_chunks_on(step) for step in _steps(part))
+
+
+def _overrides(step: Runnable[Any, Any], base: type[Any], *methods: str) -> bool:
+    """Tell whether a class has its own way to stream, where the base class has none."""
+    return any(getattr(type(step), name) is not getattr(base, name) for name in methods)

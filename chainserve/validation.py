@@ -193,6 +193,8 @@ def documented(model: type[BaseModel], name: str) -> Any:
 class ForgivingJsonSchema(GenerateJsonSchema):
     """Shows what has no JSON schema, such as a function, as anything."""
 
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
     def handle_invalid_for_json_schema(
         self, schema: pydantic_core.core_schema.CoreSchema, error_info: str
     ) -> JsonSchemaValue:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from chainserve.chain import Chain
 from chainserve.demo import OFFLINE_MODEL_NAME
-from chainserve.registry import why_not_streaming
+from chainserve.registry import streams
 from chainserve.routes.pages import Page, playground_file
 from chainserve.types import ENDPOINT_NAMES, SERVED_ENDPOINTS, PlaygroundType
 
@@ -81,7 +81,7 @@ def describe(chain: Chain) -> ChainDescription:
         model=chain.model,
         examples=list(chain.examples),
         endpoints=[name for name in ENDPOINT_NAMES if name in chain.endpoints & SERVED_ENDPOINTS],
-        streams=why_not_streaming(chain.runnable) is None,
+        streams=streams(chain.runnable),
         playground_type=chain.playground_type,
     )
 
