@@ -5,15 +5,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 
 from chainserve.chain import Chain
-from chainserve.errors import PROBLEM_MEDIA_TYPE, problem_document, status_phrase
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
+from chainserve.problems import answer_http_exception
 from chainserve.registry import conflicts, refuse, why_not_streaming
 from chainserve.routes.index import index_routes
 from chainserve.runtime import runtimes_on
@@ -49,7 +47,8 @@ def create_app(
     app.include_router(index_routes(chains))
     for chain in chains:
         add_routes(app, chain)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
+    if HTTPException not in (options.get("exception_handlers") or {}):
+        app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
     app.add_middleware(RequestLogLayer, log=log)
     return app
@@ -78,23 +77,6 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
 
 
 _MEND = "Use a RunnableGenerator, or a parser that transforms, in its place."
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what the framework refuses, such as an unknown path, as a problem document."""
-    assert isinstance(error, HTTPException)
-    if error.status_code < 400 or error.status_code in (204, 304):
-        return Response(status_code=error.status_code, headers=error.headers)
-    message = error.detail if isinstance(error.detail, str) else status_phrase(error.status_code)
-    problem = problem_document(
-        error.status_code, code="http_error", message=message, detail=error.detail
-    )
-    return Response(
-        orjson.dumps(problem),
-        status_code=error.status_code,
-        headers=error.headers,
-        media_type=PROBLEM_MEDIA_TYPE,
-    )
 
 
 def run(app: FastAPI, settings: Settings | None = None) -> None:

@@ -230,7 +230,8 @@ class ChainHTTPError(RunError):
     code = "http_error"
 
     def __init__(self, status_code: int, detail: Any) -> None:
-        super().__init__(detail if isinstance(detail, str) else status_phrase(status_code))
+        text = detail if isinstance(detail, str) else ""
+        super().__init__(text or status_phrase(status_code))
         self.status_code = status_code
 
 

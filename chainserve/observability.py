@@ -5,12 +5,15 @@ import re
 import sys
 import time
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chainserve.errors import RunFailedError
+from chainserve.problems import handles, problem_response
 from chainserve.settings import Settings
 
 LOGGER_NAME = "chainserve"
@@ -26,7 +29,12 @@ def make_logger(settings: Settings) -> Any:
     """
     last: Any = structlog.processors.JSONRenderer()
     if settings.log_format == "console":
-        last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+        last = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            pad_event_to=0,
+            # The default shows local variables, inputs and keys among them, where rich is.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     processors: list[Any] = [
         structlog.stdlib.filter_by_level,
         structlog.processors.add_log_level,
@@ -86,12 +94,18 @@ class RequestLogLayer:
         began = time.perf_counter()
         try:
             await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if status is not None or handles(scope["app"], error):
+                raise
+            self.log.error("request failed", request_id=request_id, exc_info=error)
+            await problem_response(RunFailedError())(scope, receive, send_with_id)
         finally:
             self.log.info(
                 "request",
                 request_id=request_id,
                 method=scope["method"],
-                path=scope["path"],
+                # Quoted, for what is in a path may control the terminal that shows the log.
+                path=quote(scope["path"], safe="/:@!$&'()*+,;=~"),
                 status=status,
                 exit=scope.get("chainserve.exit"),
                 duration_ms=round((time.perf_counter() - began) * 1000, 1),

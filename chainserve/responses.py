@@ -72,6 +72,7 @@ class EventStreamResponse(Response):
         self._run = run
         self._wire = wire
         self._pace = pace
+        self._cursor = BEFORE_FIRST
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log until its end, or until the client is gone or too slow."""
@@ -84,7 +85,7 @@ class EventStreamResponse(Response):
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
             connection.leave("client_gone")
         except asyncio.CancelledError:
-            if connection.exit != "too_slow":
+            if connection.exit != "too_slow" and not await self._ended_early(connection):
                 connection.leave("cancelled")
                 raise
             connection.task.uncancel()
@@ -98,11 +99,10 @@ class EventStreamResponse(Response):
 
     async def _send_log(self, connection: "_Connection") -> None:
         """Send what follows the cursor again and again, and a heartbeat when nothing does."""
-        cursor, more = BEFORE_FIRST, True
         while connection.exit is None:
-            events, more = await self._events_after(cursor)
+            events, more = await self._events_after_cursor()
             if events:
-                cursor = events[-1].seq
+                self._cursor = events[-1].seq
                 for piece in self._wire.project(events):
                     await connection.send(piece)
                 if events[-1].terminal:
@@ -115,12 +115,24 @@ class EventStreamResponse(Response):
             else:
                 await connection.wait()
 
-    async def _events_after(self, cursor: int) -> tuple[Sequence[Event], bool]:
+    async def _events_after_cursor(self) -> tuple[Sequence[Event], bool]:
         """Read on; a log that dropped what this reader needs ends with an error."""
         try:
-            return await self._executor.store.read_after(self._run.id, cursor)
+            return await self._executor.store.read_after(self._run.id, self._cursor)
         except (LogTruncatedError, LogNotFoundError):
-            return [error_event(cursor + 1, LogEvictedError().event())], False
+            return [error_event(self._cursor + 1, LogEvictedError().event())], False
+
+    async def _ended_early(self, connection: "_Connection") -> bool:
+        """Cancel the run of a request that the server cancels, and send how the stream ended.
+
+        Returns:
+            False if nobody listens, or if the run goes on by itself.
+        """
+        if connection.exit is not None or connection.is_sending or self._run.continues:
+            return False
+        self._executor.cancel(self._run, "shutdown")
+        await self._send_log(connection)
+        return True
 
 
 class _Connection:
@@ -140,6 +152,11 @@ class _Connection:
         self._sending_since: float | None = None
         self._disconnect = loop.create_task(self._watch_for_disconnect())
         self._check = loop.call_later(self._check_interval, self._check_time)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a write waits for the client to read."""
+        return self._sending_since is not None
 
     @property
     def heartbeat_is_due(self) -> bool:
@@ -296,19 +313,20 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def wait_for_end(executor: RunExecutor, run: Run, receive: Receive) -> bool:
-    """Wait until a run has ended or its client is gone; then leave the run.
-
-    Returns:
-        Whether the run has ended.
-    """
+async def wait_for_end(executor: RunExecutor, run: Run, receive: Receive) -> None:
+    """Wait until a run has ended or its client is gone; then leave the run."""
     executor.join(run)
     loop = asyncio.get_running_loop()
     disconnect = loop.create_task(wait_for_disconnect(receive))
     ended = loop.create_task(run.ended.wait())
     try:
         await asyncio.wait((disconnect, ended), return_when=asyncio.FIRST_COMPLETED)
-        return run.is_over
+    except asyncio.CancelledError:
+        if disconnect.done() or run.continues:
+            raise
+        executor.cancel(run, "shutdown")
+        await run.ended.wait()
+        current_task().uncancel()
     finally:
         disconnect.cancel()
         ended.cancel()

@@ -7,7 +7,7 @@ A run is `pending`, then `running`, then ends in exactly one of `success`, `erro
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +21,10 @@ from chainserve.wire.events import Event, end_event, error_event, metadata_event
 
 _SIBLINGS_TIMEOUT = 0.1
 """Seconds in which what a failed step leaves running may end before the failure is told."""
+
+
+_FAREWELL_TIMEOUT = 1.0
+"""Seconds in which the readers of a server that stops may send how their runs ended."""
 
 
 class RunLogger(Protocol):
@@ -94,6 +98,11 @@ class Run:
         return self.ids[0]
 
     @property
+    def continues(self) -> bool:
+        """Whether it goes on when its last reader leaves."""
+        return self.options.on_disconnect == "continue"
+
+    @property
     def is_over(self) -> bool:
         """Whether the state is final."""
         return self.status not in ("pending", "running")
@@ -129,6 +138,8 @@ class RunExecutor:
         self._log = log
         self._live: set[Run] = set()
         self._background: set[asyncio.Task[None]] = set()
+        self._joined = 0
+        self._all_left = asyncio.Event()
 
     @property
     def live(self) -> frozenset[Run]:
@@ -179,11 +190,16 @@ class RunExecutor:
     def join(self, run: Run) -> None:
         """Count a reader of the run."""
         run.readers += 1
+        self._joined += 1
+        self._all_left.clear()
 
     def leave(self, run: Run) -> None:
         """Count a reader less; the run's policy says what follows when the last one left."""
         run.readers -= 1
-        if run.readers == 0 and run.options.on_disconnect == "cancel":
+        self._joined -= 1
+        if self._joined == 0:
+            self._all_left.set()
+        if run.readers == 0 and not run.continues:
             self.cancel(run, "client_disconnect")
 
     def cancel(self, run: Run, reason: CancelReason, error: ChainServeError | None = None) -> None:
@@ -198,11 +214,14 @@ class RunExecutor:
         self._in_background(self._cancel(run, error or RunCancelledError()))
 
     async def shutdown(self) -> None:
-        """Cancel all runs and wait until each has ended or was left behind."""
+        """Cancel all runs; wait until each has ended or was left behind, and has been read."""
         for run in self.live:
             self.cancel(run, "shutdown")
         while self._background:
             await asyncio.wait(self._background)
+        if self._joined:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_left.wait(), _FAREWELL_TIMEOUT)
 
     async def _create(
         self, run_ids: Sequence[RunId], mode: RunMode, options: RunOptions, request_id: str | None

@@ -20,7 +20,7 @@ StreamExit: TypeAlias = Literal["finished", "client_gone", "too_slow", "cancelle
 """How a response that reads a log came to its end."""
 
 CancelReason: TypeAlias = Literal["client_disconnect", "timeout", "shutdown"]
-"""Why a run was cancelled."""
+"""Why a run was cancelled; at a shutdown, or because the server cancelled its request."""
 
 DisconnectMode: TypeAlias = Literal["cancel", "continue"]
 """What becomes of a run when its last reader leaves."""

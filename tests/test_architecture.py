@@ -24,6 +24,7 @@ LEVEL = {
     "demo_answers": 1,
     "chain": 2,
     "stores": 2,
+    "problems": 2,
     "observability": 3,
     "registry": 3,
     "config": 3,

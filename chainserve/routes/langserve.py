@@ -19,15 +19,9 @@ from chainserve.errors import (
 )
 from chainserve.execution import Execution
 from chainserve.observability import request_id_of
+from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.responses import EventStreamResponse, wait_for_end
-from chainserve.routes.requests import (
-    Body,
-    answers_errors,
-    handles,
-    has_handler_for,
-    problem_response,
-    read_json,
-)
+from chainserve.routes.requests import Body, answers_errors, read_json
 from chainserve.runs import Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.types import EndpointName, RunId
@@ -166,8 +160,8 @@ _Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes]], bytes]
 def _is_for_the_application(request: Request, raised: Exception, error: ChainServeError) -> bool:
     """Tell whether the application, not this route, answers what the chain raised."""
     if isinstance(error, RunFailedError):
-        return handles(request, raised)
-    return has_handler_for(request, raised)
+        return handles(request.app, raised)
+    return has_handler_for(request.app, raised)
 
 
 def _repeated(config: RunnableConfig, size: int) -> list[RunnableConfig]:

@@ -4,23 +4,23 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
 
-import orjson
 from fastapi.exception_handlers import request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Message
 
 from chainserve.errors import (
-    PROBLEM_MEDIA_TYPE,
     BodyTooLargeError,
     ChainServeError,
     InvalidInputError,
     InvalidJSONError,
+    RunCancelledError,
     RunFailedError,
     UnsupportedMediaTypeError,
 )
+from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.runtime import runtime_of
 from chainserve.validation import parse_json
 
@@ -80,7 +80,7 @@ def _with_body(request: Request, body: bytes) -> Request:
 async def _read_body(request: Request, max_body_bytes: int) -> bytes:
     """Read the body until its end or the bound."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > max_body_bytes):
         raise BodyTooLargeError(max_body_bytes)
     pieces: list[bytes] = []
     size = 0
@@ -108,8 +108,10 @@ def answers_errors(handler: _Handler) -> _Handler:
             return await handler(owner, request)
         except HTTPException:
             raise
+        except ClientDisconnect:
+            return problem_response(RunCancelledError())
         except ChainServeError as error:
-            if has_handler_for(request, error):
+            if has_handler_for(request.app, error):
                 raise
             if isinstance(error, InvalidInputError | InvalidJSONError) and _validates_itself(
                 request
@@ -118,35 +120,13 @@ def answers_errors(handler: _Handler) -> _Handler:
                 raise RequestValidationError(error.errors, body=body) from error
             return problem_response(error)
         except Exception as error:
-            if handles(request, error):
+            if handles(request.app, error):
                 raise
             log = runtime_of(request).log
             log.error("request failed", path=request.url.path, exc_info=error)
             return problem_response(RunFailedError())
 
     return answering  # type: ignore[return-value]
-
-
-def problem_response(error: ChainServeError) -> Response:
-    """Return the problem document of an error."""
-    return Response(
-        orjson.dumps(error.problem()),
-        status_code=error.status_code,
-        headers=dict(error.headers),
-        media_type=PROBLEM_MEDIA_TYPE,
-    )
-
-
-def handles(request: Request, error: Exception) -> bool:
-    """Tell whether the application answers an unexpected error itself, be it as any other."""
-    handlers = request.app.exception_handlers
-    return 500 in handlers or Exception in handlers or has_handler_for(request, error)
-
-
-def has_handler_for(request: Request, error: Exception) -> bool:
-    """Tell whether the application has an exception handler for this very kind of error."""
-    handlers = request.app.exception_handlers
-    return any(cls in handlers for cls in type(error).__mro__ if cls is not Exception)
 
 
 def _validates_itself(request: Request) -> bool:
