@@ -83,13 +83,21 @@ def problem_document(
 
 
 def status_phrase(status_code: int) -> str:
-    """Return the reason phrase of a status, also of nginx's 499, which is in no registry."""
-    if status_code == 499:
-        return "Client Closed Request"
+    """Return a status in words, the same on every version of Python."""
+    if status_code in _PHRASES:
+        return _PHRASES[status_code]
     try:
         return HTTPStatus(status_code).phrase
     except ValueError:
         return "Error"
+
+
+_PHRASES = {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
+    499: "Client Closed Request",
+}
+"""The names of RFC 9110 where older Pythons have others, and nginx's, which is in no registry."""
 
 
 class ConfigurationError(ChainServeError, ValueError):

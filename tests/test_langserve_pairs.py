@@ -524,6 +524,7 @@ async def test_both_answer_the_same_bytes_over_a_socket(pair: Pair) -> None:
     assert ours == theirs
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")  # in sse-starlette 1.8
 @pytest.mark.parametrize("package", [LANGSERVE, CHAINSERVE], ids=repr)
 async def test_both_ping_an_idle_stream_alike(
     package: Package, monkeypatch: pytest.MonkeyPatch

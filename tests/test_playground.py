@@ -200,7 +200,7 @@ async def test_what_the_server_refuses_is_shown_with_its_reasons(tab: Tab) -> No
         await tab.open(server, PAGE)
         await tab.run('{"left": "x"}')
         await tab.shows_failure(
-            "422 Unprocessable Entity\n"
+            "422 Unprocessable Content\n"
             "left: Input should be a valid integer, unable to parse string as an integer\n"
             "right: Field required"
         )

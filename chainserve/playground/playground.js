@@ -203,7 +203,7 @@ async function post(url, body, signal) {
 async function problemOf(response) {
   const problem = parsedOrNull(await response.text().catch(() => ""));
   const detail = problem?.detail;
-  const status = `${response.status} ${response.statusText || problem?.title || ""}`.trim();
+  const status = `${response.status} ${problem?.title || response.statusText || ""}`.trim();
   if (Array.isArray(detail) && detail.every((item) => item?.msg)) {
     const lines = detail.map(({ loc, msg }) => `${loc?.join(".") || "input"}: ${msg}`);
     return [status, ...lines].join("\n");
