@@ -1,26 +1,26 @@
 """The README: what it shows works, and what there is, it describes."""
 
-import asyncio
 import inspect
+import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from chains import agent, analyst, assistant, chat, coder, tutor, writer
 from chainserve import errors
 from chainserve.settings import Settings
 from chainserve.types import SERVED_ENDPOINTS
-from tests._process import environment, free_port, running
+from tests._processes import ServerProcess, ask
 from tests._system import require_program
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DEFAULT_ADDRESS = "127.0.0.1:8000"
+ENVIRONMENT = {"PYTHONPATH": str(ROOT), "CHAINSERVE_DEMO_PAUSE": "0"}
 
 
 def blocks(language: str) -> list[str]:
@@ -41,46 +41,39 @@ CURLS = [block for block in blocks("bash") if "/joke/" in block]
 
 
 @pytest.fixture(scope="module")
-async def joke_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Run the README's server as its reader would, on another port."""
-    port = free_port()
+def joke_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Run the README's server as its reader would, on another port; gives its address."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "my_server.py").write_text(SERVER.replace("port=8000", f"port={port}"))
-    async with running([sys.executable, "my_server.py"], port, folder) as url:
-        yield url.removeprefix("http://")
+    (folder / "my_server.py").write_text(SERVER.replace("port=8000", "port=0"))
+    process = ServerProcess(["my_server.py"], ENVIRONMENT, folder)
+    yield f"127.0.0.1:{process.port()}"
+    process.close()
+
+
+def run(*command: str) -> str:
+    """Run a command and return its output."""
+    done = subprocess.run(
+        command,
+        env={"PATH": os.environ["PATH"], **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def run_shell(block: str, address: str) -> str:
-    """Run a block of shell commands against a server at another address, and return its output."""
+    """Run shell commands against a server at another address; an HTTP error is a failure."""
     require_program("curl", package="curl")
-    done = subprocess.run(
-        [
-            "bash",
-            "-ec",
-            block.replace(DEFAULT_ADDRESS, address).replace("curl ", "curl -sS --fail "),
-        ],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    block = block.replace(DEFAULT_ADDRESS, address).replace("curl ", "curl -sS --fail ")
+    return run("bash", "-ec", block)
 
 
 def run_python(block: str) -> str:
-    """Run a block of Python in a process of its own, and return its output."""
-    done = subprocess.run(
-        [sys.executable, "-c", block],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run Python code in a process of its own."""
+    return run(sys.executable, "-c", block)
 
 
 def test_the_server_has_no_more_lines_than_it_says() -> None:
@@ -90,8 +83,8 @@ def test_the_server_has_no_more_lines_than_it_says() -> None:
 
 
 @pytest.mark.parametrize("block", CURLS)
-async def test_a_curl_command_does_what_it_shows(block: str, joke_server: str) -> None:
-    output = await asyncio.to_thread(run_shell, block, joke_server)
+def test_a_curl_command_does_what_it_shows(block: str, joke_server: str) -> None:
+    output = run_shell(block, joke_server)
 
     if "/stream" in block:
         assert output.startswith("event: metadata\n")
@@ -101,8 +94,8 @@ async def test_a_curl_command_does_what_it_shows(block: str, joke_server: str) -
 
 
 @pytest.mark.parametrize("block", CLIENTS)
-async def test_a_client_does_what_it_shows(block: str, joke_server: str) -> None:
-    output = await asyncio.to_thread(run_python, block.replace(DEFAULT_ADDRESS, joke_server))
+def test_a_client_does_what_it_shows(block: str, joke_server: str) -> None:
+    output = run_python(block.replace(DEFAULT_ADDRESS, joke_server))
 
     assert "offline demo" in output
 
@@ -112,14 +105,15 @@ def test_other_python_code_runs(block: str) -> None:
     run_python(block)
 
 
-async def test_the_shipped_server_answers_the_first_command_and_the_pages_it_names() -> None:
-    port = free_port()
-    async with running([sys.executable, "server.py"], port, ROOT, {"PORT": str(port)}) as url:
-        command = only(blocks("bash"), "/assistant/")
-        answer = await asyncio.to_thread(run_shell, command, url.removeprefix("http://"))
-        async with httpx.AsyncClient(base_url=url) as client:
-            for path in ("/", "/chains", "/docs", "/openapi.json", "/livez", "/readyz"):
-                assert (await client.get(path)).status_code == 200, path
+def test_the_shipped_server_answers_the_first_command_and_the_pages_it_names() -> None:
+    process = ServerProcess(["server.py"], {**ENVIRONMENT, "PORT": "0"})
+    try:
+        port = process.port()
+        answer = run_shell(only(blocks("bash"), "/assistant/"), f"127.0.0.1:{port}")
+        for path in ("/", "/chains", "/docs", "/openapi.json", "/livez", "/readyz"):
+            assert ask(port, "GET", path)[0] == 200, path
+    finally:
+        process.close()
 
     assert "offline" in answer
     assert answer.endswith("event: end\n\n")

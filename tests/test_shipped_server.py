@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -13,11 +11,10 @@ import pytest
 
 from tests._openai import OpenAIServer, Script, Tokens, ToolCall
 from tests._openai_exchange import UpstreamRequest
-from tests._process import free_port, running
+from tests._processes import ServerProcess
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parent.parent
 CHAINS = ["/agent", "/analyst", "/assistant", "/chat", "/coder", "/tutor", "/writer"]
 
 
@@ -37,15 +34,15 @@ async def upstream() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture(scope="module")
 async def address(upstream: OpenAIServer) -> AsyncIterator[str]:
-    port = free_port()
-    variables = {
+    environment = {
         "OPENAI_API_KEY": "sk-canary",
         "OPENAI_BASE_URL": upstream.base_url,
         "OPENAI_MODEL": "canary-1",
-        "PORT": str(port),
+        "PORT": "0",
     }
-    async with running([sys.executable, "server.py"], port, ROOT, variables) as url:
-        yield url
+    process = ServerProcess(["server.py"], environment)
+    yield f"http://127.0.0.1:{await asyncio.to_thread(process.port)}"
+    await asyncio.to_thread(process.close)
 
 
 async def described(client: httpx.AsyncClient) -> dict[str, Any]:
