@@ -1,6 +1,6 @@
 """Errors as HTTP responses: problem documents (RFC 9457), and who else may answer."""
 
-import orjson
+import pydantic_core
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from chainserve.errors import (
 def problem_response(error: ChainServeError) -> Response:
     """Return the problem document of an error."""
     return Response(
-        orjson.dumps(error.problem()),
+        pydantic_core.to_json(error.problem()),  # orjson refuses ints over 64 bits
         status_code=error.status_code,
         headers=dict(error.headers),
         media_type=PROBLEM_MEDIA_TYPE,
@@ -32,7 +32,9 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         return Response(status_code=status, headers=error.headers)
     message = detail if isinstance(detail, str) else status_phrase(status)
     return Response(
-        orjson.dumps(problem_document(status, code="http_error", message=message, detail=detail)),
+        pydantic_core.to_json(
+            problem_document(status, code="http_error", message=message, detail=detail)
+        ),
         status_code=status,
         headers=error.headers,
         media_type=PROBLEM_MEDIA_TYPE,

@@ -175,6 +175,11 @@ class _Connection:
         """Send the end of the body."""
         await self._write({"type": "http.response.body", "body": b"", "more_body": False})
         self.leave("finished")
+        transport = transport_of(self._receive, self._send)
+        if transport is not None and (unsent := transport.get_write_buffer_size()):
+            # Nobody waits for these bytes any more, so nobody else would notice.
+            timeout = self._pace.send_timeout
+            self._loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
 
     def wake(self, ended: bool) -> None:
         """Note that the log may have grown; its end is not held back."""
@@ -259,7 +264,8 @@ class _Connection:
     def _cut(self) -> None:
         """End a write that does not end: free the socket if the server lets us, or leave it."""
         self.leave("too_slow")
-        abort_transport(self._receive, self._send)
+        if (transport := transport_of(self._receive, self._send)) is not None:
+            _reset(transport)
         self.task.cancel()
 
 
@@ -281,12 +287,12 @@ async def wait_for_disconnect(receive: Receive) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-def abort_transport(*callables: Any) -> None:
-    """Close a connection with a reset, unsent bytes and all, if it is uvicorn's.
+def transport_of(*callables: Any) -> asyncio.Transport | None:
+    """Return the connection's transport, if the server is uvicorn.
 
-    ASGI has no word for it: a server that waits for a client to read goes on waiting after the
-    application has returned. uvicorn's `receive` and `send` are methods of an object that has the
-    transport; frameworks wrap them in closures.
+    ASGI has no word for ending a connection: a server that waits for a client to read goes on
+    waiting after the application has returned. uvicorn's `receive` and `send` are methods of an
+    object that has the transport; frameworks wrap them in closures.
     """
     seen: set[int] = set()
     pending = list(callables)
@@ -298,10 +304,22 @@ def abort_transport(*callables: Any) -> None:
         owner = getattr(found, "__self__", None)
         transport = getattr(owner, "transport", None)
         if isinstance(transport, asyncio.Transport):
-            _reset(transport)
-            return
+            return transport
         pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
         pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
+    return None
+
+
+def _reset_unless_read(transport: asyncio.Transport, unsent: int, timeout: float) -> None:
+    """Reset a connection whose client reads none of the rest of an ended response."""
+    left = transport.get_write_buffer_size()
+    if left == 0:
+        return
+    if left >= unsent:
+        _reset(transport)
+        return
+    loop = asyncio.get_running_loop()
+    loop.call_later(timeout, _reset_unless_read, transport, left, timeout)
 
 
 def _reset(transport: asyncio.Transport) -> None:

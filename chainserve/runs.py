@@ -303,7 +303,10 @@ class RunExecutor:
     def _explain(self, run: Run, error: Exception) -> None:
         """Note the error as a caller may know it; the text of an unexpected one goes to the log."""
         run.exception = error
-        run.error = translate(error)
+        try:
+            run.error = translate(error)
+        except Exception:  # noqa: BLE001 - an exception's own attributes may raise
+            run.error = RunFailedError()
         if isinstance(run.error, RunFailedError):
             self._log.error(
                 "run failed", run_id=run.id, path=run.options.path, mode=run.mode, exc_info=error

@@ -305,3 +305,13 @@ async def test_a_malformed_message_is_refused_whatever_its_validator_raises(
     response = await request(app, "POST", f"/chain/{verb}", json=body)
 
     assert_problem(response, 422, "invalid_input")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_an_int_over_64_bits_can_stand_in_an_error(verb: str) -> None:
+    app = make_app(RunnableLambda(lambda value: value).with_types(input_type=list[str]))
+    body = body_of(verb, b"[18446744073709551616]")
+    response = await request(app, "POST", f"/chain/{verb}", body=body, headers=JSON)
+
+    problem = assert_problem(response, 422, "invalid_input")
+    assert problem["detail"][0]["input"] == 2**64

@@ -266,6 +266,30 @@ async def test_a_client_that_never_reads_is_cut_off(
         assert await client.closed_by_server()
 
 
+async def test_a_client_that_reads_nothing_of_an_ended_stream_is_cut_off() -> None:
+    chain = GatedChain(["last"], before=0)
+    app = make_app(chain, settings=Settings(send_timeout=0.2, flush_interval_ms=0))
+    async with (
+        serve(app) as server,
+        await RawConnection.open(server.port, receive_buffer=4096) as client,
+    ):
+        await client.send_request("POST", "/chain/stream", json={"input": 1})
+        await client.read_head()
+        run, [connection] = only_run(app), server.server.server_state.connections
+        with anyio.fail_after(5):
+            while not connection.transport.get_write_buffer_size():
+                chunk = Event(run.next_seq, "data", b'"%s"' % (b"x" * 10_000))
+                run.next_seq += 1
+                await executor_of(app).store.append(run.id, [chunk])
+                await anyio.lowlevel.checkpoint()
+            chain.gate.set()
+            await run.ended.wait()
+            while server.server.server_state.connections:
+                await anyio.lowlevel.checkpoint()
+        assert (run.status, run.cancel_reason) == ("success", None)
+        assert await client.closed_by_server()
+
+
 async def test_a_client_that_reads_slowly_but_reads_is_not_cut_off() -> None:
     app = make_app(streaming(*"abcdef"), settings=Settings(send_timeout=0.2, flush_interval_ms=0))
     async with open_stream(app, "POST", "/chain/stream", json={"input": 1}, read=False) as stream:
