@@ -157,7 +157,10 @@ def _number_figures(numbers: Sequence[float]) -> NumberFigures:
 
 def _names(question: str, column: str) -> bool:
     """Tell whether a question names a column, perhaps in the plural."""
-    words = r"[\s_-]+".join(map(re.escape, re.split(r"[\s_-]+", column)))
+    parts = [part for part in re.split(r"[\s_-]+", column) if part]
+    if not parts:
+        return False
+    words = r"[\s_-]+".join(map(re.escape, parts))
     return re.search(rf"(?<!\w){words}(?:e?s)?(?!\w)", question, re.IGNORECASE) is not None
 
 

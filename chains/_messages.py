@@ -8,6 +8,9 @@ from pydantic import BaseModel, Field, ValidatorFunctionWrapHandler, WithJsonSch
 MAX_MESSAGES = 200
 """How many messages a conversation may have."""
 
+MAX_PARTS = 1000
+"""How many items a member of a message may have, its content blocks among them."""
+
 _TYPES = {
     "user": "human",
     "assistant": "ai",
@@ -52,6 +55,10 @@ _MESSAGE_SCHEMA = {
 
 def _validate(message: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     """Return a message, or the reason why it is none."""
+    if isinstance(message, dict):
+        for name, member in message.items():
+            if isinstance(member, list) and len(member) > MAX_PARTS:
+                raise ValueError(f"{name[:40]} has more than {MAX_PARTS} items")
     try:
         return validate(_named_as_langchain_does(message))
     # LangChain's own validators raise these for missing and mistyped members; pydantic lets them

@@ -5,7 +5,6 @@ nobody cancels, and `RunnableParallel.astream` leaves its branches' connections 
 """
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
@@ -34,7 +33,7 @@ class TaskScope:
     def live(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, the calling one aside."""
         current = asyncio.current_task()
-        return [task for task in self._known() if not task.done() and task is not current]
+        return [task for task in list(self._tasks) if not task.done() and task is not current]
 
     async def cancel(self, timeout: float) -> int:  # noqa: ASYNC109 - a bound on retries
         """Cancel all tasks again and again until none is left or `timeout` seconds have passed.
@@ -55,55 +54,43 @@ class TaskScope:
             interval *= 2
         return len(live)
 
-    if sys.version_info >= (3, 12):
-
-        def _known(self) -> list[asyncio.Task[Any]]:
-            return [t for t in asyncio.all_tasks() if t.get_context().get(_SCOPE) is self]
-
-    else:
-
-        def _known(self) -> list[asyncio.Task[Any]]:
-            return list(self._tasks)
-
-        def add(self, task: asyncio.Task[Any]) -> None:
-            """Note a task that was started in this scope's context."""
-            self._tasks.add(task)
+    def add(self, task: asyncio.Task[Any]) -> None:
+        """Note a task that was started in this scope's context."""
+        self._tasks.add(task)
 
 
-if sys.version_info >= (3, 12):
+def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Make the loop note each task in the scope of its context, beside its own factory.
 
-    def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
-        """Do nothing: tasks tell their context."""
+    From Python 3.12 tasks tell their context, but asking all tasks of a loop for each run that
+    is cancelled makes cancelling many runs quadratic.
+    """
+    factory = loop.get_task_factory()
+    if not isinstance(factory, _NotingTaskFactory):
+        noting: Any = _NotingTaskFactory(factory)
+        loop.set_task_factory(noting)
 
-else:
 
-    def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
-        """Make the loop note each task in the scope of its context, beside its own factory."""
-        factory = loop.get_task_factory()
-        if not isinstance(factory, _NotingTaskFactory):
-            noting: Any = _NotingTaskFactory(factory)
-            loop.set_task_factory(noting)
+class _NotingTaskFactory:
+    """Makes tasks as the loop did before, and adds each to the scope of its context."""
 
-    class _NotingTaskFactory:
-        """Makes tasks as the loop did before, and adds each to the scope of its context."""
+    def __init__(self, make: Callable[..., Any] | None) -> None:
+        self._make = make
 
-        def __init__(self, make: Callable[..., Any] | None) -> None:
-            self._make = make
-
-        def __call__(
-            self,
-            loop: asyncio.AbstractEventLoop,
-            coro: Coroutine[Any, Any, Any],
-            context: Context | None = None,
-            **options: Any,
-        ) -> asyncio.Task[Any]:
-            if context is not None:
-                options["context"] = context
-            if self._make is None:
-                task = asyncio.Task(coro, loop=loop, **options)
-            else:
-                task = self._make(loop, coro, **options)
-            scope = _SCOPE.get() if context is None else context.get(_SCOPE)
-            if scope is not None:
-                scope.add(task)
-            return task
+    def __call__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any],
+        context: Context | None = None,
+        **options: Any,
+    ) -> asyncio.Task[Any]:
+        if context is not None:
+            options["context"] = context
+        if self._make is None:
+            task = asyncio.Task(coro, loop=loop, **options)
+        else:
+            task = self._make(loop, coro, **options)
+        scope = _SCOPE.get() if context is None else context.get(_SCOPE)
+        if scope is not None:
+            scope.add(task)
+        return task

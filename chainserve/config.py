@@ -21,8 +21,9 @@ from chainserve.validation import errors_of, input_error
 from chainserve.version import __version__
 
 _SENSITIVE = re.compile(
-    r"api_?key|api_?token|access_?key|secret|password|credential|(access|auth|session)_?token"
-    r"|authorization|headers|base_?url|api_?base|endpoint|proxy|(^|[_/-])(url|uri|host)$",
+    r"api_?key|api_?token|access_?key|private_?key|secret|passw|(^|_)pwd|credential|bearer"
+    r"|authorization|headers|base_?url|api_?base|endpoint|proxy|dsn|connection_?string|webhook"
+    r"|(access|auth|session)_?token|(^|[_/])(auth|token|key|url|uri|host)$",
     re.IGNORECASE,
 )
 """Names of configurable fields that choose whose money is spent or where data goes."""
@@ -90,7 +91,8 @@ class ConfigPipeline:
         self._refuse(present)
         config = merge_configs(cast("RunnableConfig", self._validated(present)))
         if "configurable" in self._keys:
-            fields = present.get("configurable", {})
+            fields = present.get("configurable")
+            fields = fields if isinstance(fields, dict) else {}
             passed = (self._allowed | _OF_HISTORIES) - self._declared
             config["configurable"] |= {name: fields[name] for name in passed if name in fields}
         kept = {key: value for key, value in config.items() if key in self._keys}

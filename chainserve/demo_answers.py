@@ -136,7 +136,7 @@ def _recollection(earlier: Sequence[str]) -> Iterator[str]:
 def _draft(parts: _Parts) -> Iterator[str]:
     """Yield an outline of a text, its length shared out over its sections."""
     kind, brief = parts.get("kind", "article"), parts["brief"]
-    total = int(parts["words"]) if parts.get("words", "").isdecimal() else 300
+    total = int(parts["words"]) if re.fullmatch(r"[0-9]{1,6}", parts.get("words", "")) else 300
     outer = total // 5
     sections = _SECTIONS.get(kind, _SECTIONS["article"])
     shares = zip(sections, (outer, total - 2 * outer, outer), strict=True)

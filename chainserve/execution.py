@@ -130,7 +130,7 @@ _PROVIDERS = frozenset(
 """Packages whose exceptions speak of a model's provider."""
 
 
-def translate(error: Exception) -> ChainServeError:
+def translate(error: BaseException) -> ChainServeError:
     """Return what an exception of the chain means to a caller.
 
     An error of a model's provider becomes an `UpstreamError`, one with an HTTP status and a detail
@@ -141,7 +141,7 @@ def translate(error: Exception) -> ChainServeError:
     names = {
         cls.__name__
         for cls in type(error).__mro__
-        if cls.__module__.partition(".")[0] in _PROVIDERS
+        if str(cls.__module__).partition(".")[0] in _PROVIDERS
     }
     if names:
         return _upstream_error(error, names)
@@ -153,7 +153,7 @@ def translate(error: Exception) -> ChainServeError:
     return RunFailedError()
 
 
-def _raised_in_a_provider(error: Exception) -> bool:
+def _raised_in_a_provider(error: BaseException) -> bool:
     """Tell whether an exception passed through a provider's package."""
     traceback = error.__traceback__
     while traceback is not None:
@@ -164,7 +164,7 @@ def _raised_in_a_provider(error: Exception) -> bool:
     return False
 
 
-def _upstream_error(error: Exception, names: set[str]) -> UpstreamError:
+def _upstream_error(error: BaseException, names: set[str]) -> UpstreamError:
     """Return the error for a provider's exception, by the status it carries or its name."""
     response = getattr(error, "response", None)
     status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
@@ -183,4 +183,6 @@ def _retry_after(response: Any) -> str | None:
     """Return the provider's `Retry-After` if it is a number of seconds."""
     headers = getattr(response, "headers", None) or {}
     seconds = headers.get("retry-after")
-    return seconds if seconds is not None and seconds.isascii() and seconds.isdigit() else None
+    if not isinstance(seconds, str) or not (seconds.isascii() and seconds.isdigit()):
+        return None
+    return seconds

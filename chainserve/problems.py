@@ -41,13 +41,13 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     )
 
 
-def handles(app: Starlette, error: Exception) -> bool:
+def handles(app: Starlette, error: BaseException) -> bool:
     """Tell whether an application answers an unexpected error itself, be it as any other."""
     handlers = app.exception_handlers
     return 500 in handlers or Exception in handlers or has_handler_for(app, error)
 
 
-def has_handler_for(app: Starlette, error: Exception) -> bool:
+def has_handler_for(app: Starlette, error: BaseException) -> bool:
     """Tell whether an application has an exception handler for this very kind of error."""
     handlers = app.exception_handlers
     return any(cls in handlers for cls in type(error).__mro__ if cls is not Exception)

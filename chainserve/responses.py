@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -175,11 +175,7 @@ class _Connection:
         """Send the end of the body."""
         await self._write({"type": "http.response.body", "body": b"", "more_body": False})
         self.leave("finished")
-        transport = transport_of(self._receive, self._send)
-        if transport is not None and (unsent := transport.get_write_buffer_size()):
-            # Nobody waits for these bytes any more, so nobody else would notice.
-            timeout = self._pace.send_timeout
-            self._loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
+        watch_the_rest(self._receive, self._send, self._pace.send_timeout)
 
     def wake(self, ended: bool) -> None:
         """Note that the log may have grown; its end is not held back."""
@@ -303,11 +299,43 @@ def transport_of(*callables: Any) -> asyncio.Transport | None:
         seen.add(id(found))
         owner = getattr(found, "__self__", None)
         transport = getattr(owner, "transport", None)
-        if isinstance(transport, asyncio.Transport):
-            return transport
+        if hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size"):
+            # Not by its class: uvloop's transports are no asyncio.Transport.
+            return cast("asyncio.Transport", transport)
         pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
         pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
     return None
+
+
+def watch_the_rest(receive: Receive, send: Send, timeout: float) -> None:
+    """Reset the connection of a response that has ended if its client stops reading it.
+
+    Nobody waits for these bytes any more, so nobody else would notice.
+    """
+    transport = transport_of(receive, send)
+    if transport is not None and (unsent := transport.get_write_buffer_size()):
+        loop = asyncio.get_running_loop()
+        loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
+
+
+class OutputResponse(Response):
+    """The JSON of an invoke's or batch's outputs, for a client that reads it in time."""
+
+    media_type = "application/json"
+
+    def __init__(self, body: bytes, send_timeout: float) -> None:
+        super().__init__(body)
+        self._send_timeout = send_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the body; a client that reads nothing for the time-out is cut off."""
+        loop = asyncio.get_running_loop()
+        watch = loop.call_later(
+            self._send_timeout, watch_the_rest, receive, send, self._send_timeout
+        )
+        await super().__call__(scope, receive, send)
+        watch.cancel()
+        watch_the_rest(receive, send, self._send_timeout)
 
 
 def _reset_unless_read(transport: asyncio.Transport, unsent: int, timeout: float) -> None:

@@ -19,9 +19,18 @@ from chainserve.stores.base import RunRecord, Store
 from chainserve.types import CancelReason, DisconnectMode, RunId, RunMode, RunStatus
 from chainserve.wire.events import Event, end_event, error_event, metadata_event
 
+_KEPT_MESSAGE = 1000
+"""How many characters of an error's message a record keeps."""
+
+_CHUNKS_A_TURN = 64
+"""After so many chunks, a run lets others have the loop."""
+
 _SIBLINGS_TIMEOUT = 0.1
 """Seconds in which what a failed step leaves running may end before the failure is told."""
 
+
+_JOIN_TIMEOUT = 5.0
+"""Seconds in which the response of a run must have begun to read it."""
 
 _FAREWELL_TIMEOUT = 1.0
 """Seconds in which the readers of a server that stops may send how their runs ended."""
@@ -80,7 +89,7 @@ class Run:
         self.status: RunStatus = "pending"
         self.outputs: list[bytes] = []
         self.error: ChainServeError | None = None
-        self.exception: Exception | None = None
+        self.exception: BaseException | None = None
         self.cancel_reason: CancelReason | None = None
         self.ended = asyncio.Event()
         self.created_at = time.time()
@@ -117,7 +126,7 @@ class Run:
                 status=self.status,
                 created_at=self.created_at,
                 ended_at=time.time() if self.is_over else None,
-                error=self.error.event() if self.error else None,
+                error=_shortened(self.error.event()) if self.error else None,
             )
             for run_id in self.ids
         ]
@@ -245,13 +254,21 @@ class RunExecutor:
         task = run.scope.start(self._execute(run, work))
         task.add_done_callback(lambda _: self._make_sure_it_ended(run))
         self._watch_deadlines(run)
+        asyncio.get_running_loop().call_later(_JOIN_TIMEOUT, self._cancel_if_nobody_came, run)
+
+    def _cancel_if_nobody_came(self, run: Run) -> None:
+        """Cancel a run whose response was lost on its way to the server."""
+        if run.readers == 0 and not run.continues:
+            self.cancel(run, "client_disconnect")
 
     async def _execute(self, run: Run, work: Coroutine[Any, Any, None]) -> None:
         """Do the run's work and end it, unless `cancel` has begun: then that ends it."""
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             await work
-        except Exception as raised:  # noqa: BLE001 - whatever a chain raises ends its run
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
             error = raised
             await run.scope.cancel(_SIBLINGS_TIMEOUT)
         if run.cancel_reason is None:
@@ -269,43 +286,49 @@ class RunExecutor:
                     run.first_chunk_at = run.last_chunk_at
                     self._watch_deadlines(run)
                 await append(run_id, (Event(seq, "data", data),))
+                if seq % _CHUNKS_A_TURN == 0:
+                    # A chain that never suspends would keep the loop from everybody else.
+                    await asyncio.sleep(0)
 
     async def _keep_outputs(self, run: Run, call: Coroutine[Any, Any, list[bytes]]) -> None:
         run.outputs = await call
 
     async def _cancel(self, run: Run, error: ChainServeError) -> None:
         left = await run.scope.cancel(self._cancel_timeout)
+        await self._end(run, error)
         if left:
             self._log.warning("run left behind", run_id=run.id, path=run.options.path, tasks=left)
-        await self._end(run, error)
 
     def _make_sure_it_ended(self, run: Run) -> None:
         """End a run whose task was cancelled by something else than `cancel`."""
         if not run.is_over and run.cancel_reason is None:
             self._in_background(self._end(run, RunCancelledError()))
 
-    async def _end(self, run: Run, error: Exception | None) -> None:
+    async def _end(self, run: Run, error: BaseException | None) -> None:
         """Write the final state and the terminal event, once."""
         if run.is_over:
             return
         if error is not None:
             self._explain(run, error)
+        terminal = _terminal_event(run)
         run.status = _final_status(run)
         if run.timer is not None:
             run.timer.cancel()
-        terminal = _terminal_event(run)
-        for record in run.records():
-            await self.store.finish(record, terminal)
-        self._live.discard(run)
-        run.ended.set()
+        try:
+            for record in run.records():
+                await self.store.finish(record, terminal)
+        finally:
+            self._live.discard(run)
+            run.ended.set()
         self._write_line(run)
 
-    def _explain(self, run: Run, error: Exception) -> None:
+    def _explain(self, run: Run, error: BaseException) -> None:
         """Note the error as a caller may know it; the text of an unexpected one goes to the log."""
         run.exception = error
         try:
             run.error = translate(error)
-        except Exception:  # noqa: BLE001 - an exception's own attributes may raise
+            error_event(0, run.error.event())
+        except Exception:  # noqa: BLE001 - attributes of a chain's exception may be anything
             run.error = RunFailedError()
         if isinstance(run.error, RunFailedError):
             self._log.error(
@@ -336,6 +359,8 @@ class RunExecutor:
 
     def _watch_deadlines(self, run: Run) -> None:
         """Cancel the run if a deadline has passed; else look again when the next one may have."""
+        if run.is_over:
+            return
         loop = asyncio.get_running_loop()
         if run.timer is not None:
             run.timer.cancel()
@@ -351,6 +376,11 @@ class RunExecutor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+def _shortened(error: dict[str, Any]) -> dict[str, Any]:
+    """Return an error to be kept: a message may be as long as the input it speaks of."""
+    return {**error, "message": str(error["message"])[:_KEPT_MESSAGE]}
 
 
 def _final_status(run: Run) -> RunStatus:

@@ -315,3 +315,24 @@ async def test_an_int_over_64_bits_can_stand_in_an_error(verb: str) -> None:
 
     problem = assert_problem(response, 422, "invalid_input")
     assert problem["detail"][0]["input"] == 2**64
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("fields", [5, True, "session_id", ["session_id"]])
+async def test_configurable_that_is_no_object_is_no_failure(verb: str, fields: Any) -> None:
+    body = {"inputs": [1]} if verb == "batch" else {"input": 1}
+    response = await request(
+        echo_app(), "POST", f"/chain/{verb}", json={**body, "config": {"configurable": fields}}
+    )
+
+    assert response.status in (200, 422), response.text
+
+
+@pytest.mark.parametrize("member", ["inputs", "config"])
+async def test_a_batch_over_its_bound_is_refused_before_its_items_are_looked_at(
+    member: str,
+) -> None:
+    body = {"inputs": [1], member: [1] * 1000}
+    response = await request(echo_app(), "POST", "/chain/batch", json=body)
+
+    assert_problem(response, 413, "batch_too_large")

@@ -1,17 +1,19 @@
 """Streams: as they come, read at any speed, ended exactly once."""
 
 import asyncio
+import importlib
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import anyio
 import pytest
 from fastapi import FastAPI, HTTPException
-from langchain_core.runnables import RunnableGenerator
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chainserve import add_routes
+from chainserve import ChainServeError, add_routes
 from chainserve.settings import Settings
 from chainserve.types import RunId
 from chainserve.wire.events import Event
@@ -264,6 +266,90 @@ async def test_a_client_that_never_reads_is_cut_off(
             while server.server.server_state.connections:
                 await anyio.lowlevel.checkpoint()
         assert await client.closed_by_server()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_that_never_reads_is_cut_off_on_every_event_loop(loop: str) -> None:
+    """Runs the bare case above in a loop of its own kind."""
+    factory: Any = importlib.import_module(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(test_a_client_that_never_reads_is_cut_off("httptools", layered=False))
+
+
+@pytest.mark.parametrize("layered", [False, True], ids=["bare", "behind middleware"])
+async def test_a_client_that_never_reads_an_output_is_cut_off(layered: bool) -> None:
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    app = make_app(lambda _: "x" * 20_000_000, settings=Settings(send_timeout=0.2))
+    if layered:
+        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
+    async with (
+        serve(app) as server,
+        await RawConnection.open(server.port, receive_buffer=4096) as client,
+    ):
+        await client.send_request("POST", "/chain/invoke", json={"input": 1})
+        await server.until_write_paused()
+        with anyio.fail_after(5):
+            while server.server.server_state.connections:
+                await anyio.lowlevel.checkpoint()
+        assert await client.closed_by_server()
+
+
+class HostileError(Exception):
+    """An exception none of whose attributes can be trusted."""
+
+    status_code = 418
+
+    @property
+    def detail(self) -> str:
+        raise RuntimeError("no detail for you")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class TeapotError(ChainServeError):
+    """An error of an application's own, whose code is no text."""
+
+    code = b"teapot"  # type: ignore[assignment]
+    status_code = 418
+
+
+class NotEvenAnExceptionError(BaseException):
+    """What `except Exception` does not catch."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HostileError(),
+        TeapotError("short"),
+        NotEvenAnExceptionError(),
+        BaseExceptionGroup("all", [HostileError()]),
+    ],
+    ids=["hostile attributes", "no text for a code", "no Exception", "a group"],
+)
+async def test_an_error_that_cannot_be_told_still_ends_its_run(error: Any) -> None:
+    app = make_app(failing(1, error))
+    response = await request(app, "POST", "/chain/stream", json={"input": 1})
+
+    assert [e.event for e in response.events() if e.event in TERMINAL] == ["error"]
+    assert response.events()[-1].json()["status_code"] == 500
+    assert not executor_of(app).live
+
+
+async def test_a_chain_that_never_suspends_leaves_its_reader_and_others_their_turn() -> None:
+    class Pure(RunnableLambda[Any, Any]):
+        async def astream(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+            for number in range(5000):
+                yield number
+
+    settings = Settings(max_run_log_bytes=200_000, flush_interval_ms=0)
+    app = make_app(Pure(lambda value: value), settings=settings)
+    response = await request(app, "POST", "/chain/stream", json={"input": 1})
+
+    assert [e.json() for e in response.events() if e.event == "data"] == [*range(5000)]
 
 
 async def test_a_client_that_reads_nothing_of_an_ended_stream_is_cut_off() -> None:

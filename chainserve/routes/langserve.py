@@ -20,7 +20,7 @@ from chainserve.errors import (
 from chainserve.execution import Execution
 from chainserve.observability import request_id_of
 from chainserve.problems import handles, has_handler_for, problem_response
-from chainserve.responses import EventStreamResponse, wait_for_end
+from chainserve.responses import EventStreamResponse, OutputResponse, wait_for_end
 from chainserve.routes.requests import Body, answers_errors, read_json
 from chainserve.runs import Run
 from chainserve.runtime import Runtime, runtime_of
@@ -81,8 +81,8 @@ class LangServeRoutes:
         """Run the chain for each input and answer the outputs in order."""
         runtime = runtime_of(request)
         read = await self._read(request, runtime)
+        self._check_size(read.data, runtime)
         body = validate_envelope(BatchEnvelope, read.data)
-        self._check_size(body.inputs, runtime)
         configs = await self._batch_configs(body, read.request, runtime)
         values = [
             self._execution.parse_input(value, config, loc=("inputs", index))
@@ -90,7 +90,7 @@ class LangServeRoutes:
         ]
         run_ids = [ensure_run_id(config) for config in configs]
         if not run_ids:
-            return _json(_batch_body((), ()))
+            return OutputResponse(_batch_body((), ()), runtime.settings.send_timeout)
         run = await runtime.executor.start_call(
             run_ids,
             "batch",
@@ -113,10 +113,13 @@ class LangServeRoutes:
         config = await self._configs.build(body.config, read.request, endpoint=endpoint)
         return self._execution.parse_input(body.input, config), config
 
-    def _check_size(self, inputs: Sequence[object], runtime: Runtime) -> None:
+    def _check_size(self, body: object, runtime: Runtime) -> None:
+        """Refuse too many inputs or configs before any is looked at."""
+        members = body if isinstance(body, dict) else {}
         bound = self._chain.max_batch_size or runtime.settings.max_batch_size
-        if len(inputs) > bound:
-            raise BatchTooLargeError(len(inputs), bound)
+        for listed in (members.get("inputs"), members.get("config")):
+            if isinstance(listed, list) and len(listed) > bound:
+                raise BatchTooLargeError(len(listed), bound)
 
     async def _batch_configs(
         self, body: BatchEnvelope, request: Request, runtime: Runtime
@@ -146,7 +149,7 @@ class LangServeRoutes:
         """Answer a run's outputs, or its error; the run is left if the client does not wait."""
         await wait_for_end(runtime.executor, run, request.receive)
         if run.status == "success":
-            return _json(body(run.ids, run.outputs))
+            return OutputResponse(body(run.ids, run.outputs), runtime.settings.send_timeout)
         if run.error is None:
             return problem_response(RunCancelledError())
         if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
@@ -157,7 +160,9 @@ class LangServeRoutes:
 _Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes]], bytes]
 
 
-def _is_for_the_application(request: Request, raised: Exception, error: ChainServeError) -> bool:
+def _is_for_the_application(
+    request: Request, raised: BaseException, error: ChainServeError
+) -> bool:
     """Tell whether the application, not this route, answers what the chain raised."""
     if isinstance(error, RunFailedError):
         return handles(request.app, raised)
@@ -182,7 +187,3 @@ def _batch_body(run_ids: Sequence[RunId], outputs: Sequence[bytes]) -> bytes:
         "run_ids": run_ids,
     }
     return b'{"output":[%s],"metadata":%s}' % (b",".join(outputs), orjson.dumps(metadata))
-
-
-def _json(body: bytes) -> Response:
-    return Response(body, media_type="application/json")

@@ -168,12 +168,22 @@ class MemoryStore:
         """Drop what is over its time or over a bound, the oldest first."""
         now = self._clock()
         for run_id in _due(self._ended_logs, now - self._log_ttl):
-            if not self._logs[run_id].watchers:
+            if not self._is_read(run_id):
                 self._drop_log(run_id)
         for run_id in _due(self._ended_runs, now - self._run_ttl):
-            self._drop_run(run_id)
-        while len(self._runs) > self._max_runs and self._ended_runs:
-            self._drop_run(next(iter(self._ended_runs)))
+            if not self._is_read(run_id):
+                self._drop_run(run_id)
+        while len(self._runs) > self._max_runs:
+            unread = next(
+                (run_id for run_id in self._ended_runs if not self._is_read(run_id)), None
+            )
+            if unread is None:
+                break
+            self._drop_run(unread)
+
+    def _is_read(self, run_id: RunId) -> bool:
+        log = self._logs.get(run_id)
+        return log is not None and bool(log.watchers)
 
     def _append(self, log: _Log, events: Sequence[Event]) -> None:
         for event in events:
@@ -186,7 +196,8 @@ class MemoryStore:
         if log.size > self._max_run_log_bytes:
             self._size -= log.trim(self._max_run_log_bytes)
         while self._size > self._max_log_bytes and self._ended_logs:
-            self._drop_log(next(iter(self._ended_logs)))
+            unread = (run_id for run_id in self._ended_logs if not self._is_read(run_id))
+            self._drop_log(next(unread, next(iter(self._ended_logs))))
         if self._size > self._max_log_bytes:
             self._size -= log.trim(max(0, log.size - (self._size - self._max_log_bytes)))
 

@@ -289,6 +289,24 @@ async def test_over_the_bound_of_records_the_oldest_finished_run_is_forgotten(
     ] * 3
 
 
+async def test_a_run_whose_log_is_being_read_is_not_forgotten_for_others(
+    make_store: Callable[..., Store],
+) -> None:
+    store = make_store(max_runs=1)
+    await store.create(record("read"), log=True)
+    unwatch = store.watch(RunId("read"), lambda _: None)
+    await finish(store, "read", 0)
+    for name in ("b", "c"):
+        await store.create(record(name), log=True)
+        await finish(store, name, 0)
+
+    assert await read_all(store, "read") == [end_event(0)]
+    unwatch()
+    await store.create(record("d"), log=True)
+    await finish(store, "d", 0)
+    assert await store.get(RunId("read")) is None
+
+
 async def test_forgetting_a_run_gives_its_bytes_back_and_wakes_its_readers(
     clock: Clock,
 ) -> None:
