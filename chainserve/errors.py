@@ -10,7 +10,18 @@
     │   ├── UnsupportedMediaTypeError    415
     │   ├── BodyTooLargeError            413
     │   ├── BatchTooLargeError           413
-    │   └── RunIdInUseError              409
+    │   ├── RunIdInUseError              409
+    │   ├── RunNotFoundError             404
+    │   ├── RunNotEndedError             409
+    │   ├── InvalidCursorError           400
+    │   ├── LogExpiredError              410
+    │   ├── OutputNotKeptError           410
+    │   ├── InvalidIdempotencyKeyError   400
+    │   ├── IdempotencyKeyReusedError    422
+    │   ├── InvalidConfigHashError       400
+    │   ├── NotAcceptableError           406
+    │   ├── CrossSiteError               403
+    │   └── PrincipalRequiredError       403
     └── RunError                         the run ended without success
         ├── RunFailedError               500
         ├── ChainHTTPError               as the chain says
@@ -18,6 +29,7 @@
         ├── RunCancelledError            499
         ├── RunTimeoutError              504
         ├── LogEvictedError              500
+        ├── RecordedRunError             as it was
         └── UpstreamError                502
             ├── UpstreamAuthenticationError  502
             ├── UpstreamRateLimitedError     429
@@ -217,6 +229,125 @@ class RunIdInUseError(RequestError):
         super().__init__(f"The run id {run_id} is in use. Send another, or none.")
 
 
+class RunNotFoundError(RequestError):
+    """There is no such run, or it is another caller's: nobody can tell which."""
+
+    code = "run_not_found"
+    status_code = 404
+
+    def __init__(self) -> None:
+        super().__init__("There is no such run. It may have ended long ago and been forgotten.")
+
+
+class RunNotEndedError(RequestError):
+    """The run has not ended, so it cannot be forgotten."""
+
+    code = "run_not_ended"
+    status_code = 409
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"The run {run_id} has not ended. Cancel it first.")
+
+
+class InvalidCursorError(RequestError):
+    """The `Last-Event-ID` is none that this run's events have."""
+
+    code = "invalid_cursor"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The Last-Event-ID is not the id of an event of this run. Send one that a stream of it "
+            "had, or none to read from the start."
+        )
+
+
+class LogExpiredError(RequestError):
+    """The run is known, but its events were dropped."""
+
+    code = "log_expired"
+    status_code = 410
+
+    def __init__(self) -> None:
+        super().__init__("The events of this run are no longer kept. Its record still is.")
+
+
+class OutputNotKeptError(RequestError):
+    """The run that this idempotency key started has ended, and its output was not kept."""
+
+    code = "output_not_kept"
+    status_code = 410
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"The run {run_id} was started with this Idempotency-Key and has ended, but its output "
+            "was too large to be kept. Send another key to run again."
+        )
+
+
+class InvalidIdempotencyKeyError(RequestError):
+    """The idempotency key is empty, too long, or holds more than printable ASCII."""
+
+    code = "invalid_idempotency_key"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The idempotency key must be 1 to 255 printable ASCII characters, such as a UUID."
+        )
+
+
+class IdempotencyKeyReusedError(RequestError):
+    """Another request was sent with this idempotency key before."""
+
+    code = "idempotency_key_reused"
+    status_code = 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This idempotency key was used for another request. Send a new key for a new request."
+        )
+
+
+class InvalidConfigHashError(RequestError):
+    """The config in the URL cannot be decoded."""
+
+    code = "invalid_config_hash"
+
+    def __init__(self) -> None:
+        super().__init__("Invalid config hash")
+
+
+class NotAcceptableError(RequestError):
+    """The caller accepts none of the media types in which a run can be read."""
+
+    code = "not_acceptable"
+    status_code = 406
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Accept text/event-stream, application/x-ndjson or text/plain: nothing else is sent."
+        )
+
+
+class CrossSiteError(RequestError):
+    """A page of another site, an image or a navigation asked for what only our pages may."""
+
+    code = "cross_site_request"
+    status_code = 403
+
+
+class PrincipalRequiredError(RequestError):
+    """Runs can be listed only where the server knows whose they are."""
+
+    code = "principal_required"
+    status_code = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does not know whose runs are whose, so it lists none. It can, with "
+            "create_app(principal=...) or CHAINSERVE_LIST_ALL_RUNS=true."
+        )
+
+
 class RunError(ChainServeError):
     """The run ended without success."""
 
@@ -282,6 +413,25 @@ class LogEvictedError(RunError):
 
     def __init__(self) -> None:
         super().__init__("The stream was read too slowly: its oldest events are gone.")
+
+
+class RecordedRunError(RunError):
+    """The run ended without success before; `code`, status and message are those of its record."""
+
+    code = "recorded_error"
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error["message"]))
+        self.status_code = error["status_code"]
+        self.recorded_code = error["code"]
+
+    def problem(self) -> dict[str, Any]:
+        """The problem document of the error that was recorded."""
+        return {**super().problem(), "code": self.recorded_code}
+
+    def event(self) -> dict[str, Any]:
+        """The data of the `error` event that was recorded."""
+        return {**super().event(), "code": self.recorded_code}
 
 
 class UpstreamError(RunError):

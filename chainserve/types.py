@@ -13,13 +13,16 @@ RunStatus: TypeAlias = Literal[
 RunMode: TypeAlias = Literal["invoke", "batch", "stream"]
 """What a run does with its runnable."""
 
+BACKGROUND_MODES: tuple[RunMode, ...] = ("stream", "invoke")
+"""What a run that is started by `POST runs` may do, each where its endpoint is enabled."""
+
 EventName: TypeAlias = Literal["metadata", "data", "error", "end", "gap"]
 """The names of the events in a run's log and on the wire."""
 
-StreamExit: TypeAlias = Literal["finished", "client_gone", "too_slow", "cancelled"]
-"""How a response that reads a log came to its end."""
+StreamExit: TypeAlias = Literal["finished", "broken_off", "client_gone", "too_slow", "cancelled"]
+"""How a response that reads a log came to its end; a failure is broken off where no word tells."""
 
-CancelReason: TypeAlias = Literal["client_disconnect", "timeout", "shutdown"]
+CancelReason: TypeAlias = Literal["client_disconnect", "requested", "timeout", "shutdown"]
 """Why a run was cancelled; at a shutdown, or because the server cancelled its request."""
 
 DisconnectMode: TypeAlias = Literal["cancel", "continue"]
@@ -42,11 +45,22 @@ EndpointName: TypeAlias = Literal[
     "output_schema",
     "config_hashes",
     "token_feedback",
+    "runs",
 ]
-"""The endpoints of a chain, as LangServe's `enabled_endpoints` names them."""
+"""The endpoints of a chain, as LangServe's `enabled_endpoints` names them, and the run routes."""
 
 SERVED_ENDPOINTS: frozenset[EndpointName] = frozenset(
-    {"invoke", "batch", "stream", "playground", "input_schema", "output_schema", "config_schema"}
+    {
+        "invoke",
+        "batch",
+        "stream",
+        "playground",
+        "input_schema",
+        "output_schema",
+        "config_schema",
+        "config_hashes",
+        "runs",
+    }
 )
 """The endpoints that this version mounts."""
 

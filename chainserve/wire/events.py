@@ -1,6 +1,7 @@
 """The entries of an event log."""
 
 import json
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from chainserve.types import TERMINAL_EVENTS, EventName, RunId
@@ -24,9 +25,17 @@ def metadata_event(run_id: RunId) -> Event:
     return Event(0, "metadata", json.dumps({"run_id": run_id}).encode())
 
 
-def end_event(seq: int) -> Event:
-    """Return the terminal event of a run that succeeded."""
-    return Event(seq, "end", b'{"status":"success"}')
+def end_event(seq: int, usage: Mapping[str, Any] | None = None) -> Event:
+    """Return the terminal event of a run that succeeded.
+
+    Args:
+        seq: Its number in the log.
+        usage: The tokens that the run's models counted, as LangChain's `UsageMetadata`.
+    """
+    data: dict[str, Any] = {"status": "success"}
+    if usage is not None:
+        data["usage"] = usage
+    return Event(seq, "end", json.dumps(data).encode())
 
 
 def error_event(seq: int, error: dict[str, Any]) -> Event:

@@ -27,13 +27,32 @@ def json_line(data: bytes) -> bytes:
     return data
 
 
-def encode_event(event: str, data: bytes | None) -> bytes:
-    """Return an event block: CRLF lines, `event:` before `data:`, no `data:` line for None."""
-    if data is None:
-        return b"event: %s\r\n\r\n" % event.encode()
-    return b"event: %s\r\ndata: %s\r\n\r\n" % (event.encode(), data)
+def encode_event(
+    event: str,
+    data: bytes | None,
+    *,
+    event_id: bytes | None = None,
+    retry_ms: int | None = None,
+) -> bytes:
+    """Return an event block: CRLF lines, `event:` before `data:`, no line for what is None."""
+    lines = [b"event: " + event.encode()]
+    if data is not None:
+        lines.append(b"data: " + data)
+    if event_id is not None:
+        lines.append(b"id: " + event_id)
+    if retry_ms is not None:
+        lines.append(b"retry: %d" % retry_ms)
+    return b"\r\n".join([*lines, b"", b""])
 
 
 def encode_ping(now: datetime) -> bytes:
     """Return the comment block that LangServe sends on an idle stream; `now` is naive UTC."""
     return b": ping - %s\r\n\r\n" % str(now).encode()
+
+
+HEARTBEAT = b":\r\n"
+"""A comment line without the blank line that ends a block.
+
+After an `id:`, many decoders take that blank line for the end of an empty event; the standard lets
+the comment stand before the next block.
+"""
