@@ -6,15 +6,15 @@ tells it when to ask again. The terminal event and the final state of the record
 step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from chainserve.types import RunId, RunMode, RunStatus
 from chainserve.wire.events import Event
 
 Wake: TypeAlias = Callable[[bool], None]
-"""Called when a log may have grown; the argument says that its terminal event is there."""
+"""Called when a log may have grown; the argument says that its run has ended."""
 
 Unwatch: TypeAlias = Callable[[], None]
 
@@ -22,17 +22,56 @@ BEFORE_FIRST = -1
 """The cursor of a reader that has nothing yet."""
 
 
+class IdempotencyKey(NamedTuple):
+    """A key under which a run is started at most once.
+
+    Attributes:
+        scope: The caller's key with whose it is and what it starts: the same in all that must
+            attach to one run.
+        fingerprint: Tells what was asked for; another one under the same scope is an error.
+    """
+
+    scope: str
+    fingerprint: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """What is known of a run; times are seconds since the epoch."""
+    """What is known of a run; times are seconds since the epoch.
+
+    Attributes:
+        run_id: The run's id; it may be used again once the run has ended.
+        epoch: Tells this run from others that had the same id.
+        path: The path of its chain.
+        mode: What it does with its runnable.
+        status: Its state.
+        created_at: When it was started.
+        ended_at: When its state became final.
+        owner: The principal that started it; None where there are no principals.
+        retained: Whether it is kept once it has ended and nobody reads it.
+        idempotency_key: The key that started it.
+        batch: The ids of all runs of its batch, its own among them.
+        output: JSON text of the output of a run that succeeded; None if it was not kept.
+        error: Why it did not succeed: `status_code`, `message` and `code`.
+        usage: The tokens that its models counted, as LangChain's `UsageMetadata`.
+        last_seq: The number of its log's terminal event.
+    """
 
     run_id: RunId
+    epoch: str = ""
     path: str
     mode: RunMode
     status: RunStatus
     created_at: float
     ended_at: float | None = None
-    error: dict[str, Any] | None = None
+    owner: str | None = None
+    retained: bool = True
+    idempotency_key: IdempotencyKey | None = None
+    batch: tuple[RunId, ...] = ()
+    output: bytes | None = None
+    error: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
+    last_seq: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -55,26 +94,37 @@ class LogTruncatedError(LookupError):
 class RunStore(Protocol):
     """The records of runs."""
 
-    async def create(self, record: RunRecord, *, log: bool) -> None:
-        """Keep a new run's record, and open its log if it will have one.
+    async def create(self, record: RunRecord, *, log: bool) -> RunRecord:
+        """Keep a new run's record, and open its log if it will have one, in one step.
+
+        Returns:
+            The record; or, with nothing kept, that of the run which the scope of its idempotency
+            key started before, whatever the fingerprint.
 
         Raises:
-            RunIdInUseError: A run with this id has not ended, or its log is being read. Any
-                other is forgotten.
+            RunIdInUseError: A run with this id has not ended, or is being watched. Any other is
+                forgotten.
         """
 
     async def get(self, run_id: RunId) -> RunRecord | None:
         """Return the record, or None if there is none."""
 
+    async def list_runs(
+        self, path: str, *, owner: str | None, every_owner: bool = False, limit: int = 100
+    ) -> Sequence[RunRecord]:
+        """Return the records of a chain's runs that one owner started, the newest first."""
+
     async def finish(self, record: RunRecord, terminal: Event | None = None) -> bool:
         """Write the final record and the terminal event in one step.
+
+        A run that is not retained is forgotten as soon as nobody watches it.
 
         Returns:
             Whether this ended the run; False if it had ended before.
         """
 
     async def delete(self, run_id: RunId) -> None:
-        """Forget a run and its log; forgetting an unknown run does nothing."""
+        """Forget a run, its log and its idempotency key; forgetting an unknown run does nothing."""
 
 
 class EventStore(Protocol):
@@ -88,7 +138,8 @@ class EventStore(Protocol):
     ) -> tuple[Sequence[Event], bool]:
         """Return the events after a cursor, and whether there are more.
 
-        They hold at most `max_bytes` of data, but there is at least one; none at the log's end.
+        They hold at most `max_bytes` of data, but there is at least one; none at the log's end or
+        past it.
 
         Raises:
             LogNotFoundError: There is no such log.
@@ -96,7 +147,13 @@ class EventStore(Protocol):
         """
 
     def watch(self, run_id: RunId, wake: Wake) -> Unwatch:
-        """Call `wake` after each append until the returned function is called."""
+        """Call `wake` after each append, and with True when the run ends or is forgotten.
+
+        The run need not have a log. What is watched does not expire.
+
+        Returns:
+            A function that ends it; calling it again does nothing.
+        """
 
 
 class Store(RunStore, EventStore, Protocol):
