@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Mapping, Set
 from contextvars import copy_context
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -15,10 +16,22 @@ from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from chainserve.chain import Chain
-from chainserve.errors import InvalidConfigError, InvalidInputError
+from chainserve.errors import (
+    InvalidConfigError,
+    InvalidConfigHashError,
+    InvalidInputError,
+    InvalidJSONError,
+)
+from chainserve.lzstring import decompress
 from chainserve.types import RunId
-from chainserve.validation import errors_of, input_error
+from chainserve.validation import errors_of, input_error, parse_json
 from chainserve.version import __version__
+
+MAX_HASHED_CONFIG_BYTES = 65_536
+"""The largest JSON text of a config in a URL."""
+
+_DECODED_HASHES_KEPT = 8
+"""Decoding is slow for what it is, and a batch asks for the same hash again and again."""
 
 _SENSITIVE = re.compile(
     r"api_?key|api_?token|access_?key|private_?key|secret|passw|(^|_)pwd|credential|bearer"
@@ -34,6 +47,9 @@ _OF_HISTORIES = frozenset({"session_id", "thread_id"})
 
 class ConfigPipeline:
     """Builds configs: the caller's part as far as allowed, the server's, then what is forced.
+
+    The caller's part is the config in the URL and above it the one in the body: both have to pass,
+    tags are united, metadata and configurable fields are merged name by name.
 
     Args:
         chain: The declaration.
@@ -57,9 +73,15 @@ class ConfigPipeline:
         sensitive = frozenset(name for name in self._declared if _is_sensitive(name))
         self._refused = sensitive - self._allowed
         self.schema = _without_secrets(schema, sensitive, self._refused)
+        self._decompressed = lru_cache(_DECODED_HASHES_KEPT)(_decompressed)
 
     async def build(
-        self, sent: Mapping[str, Any] | None, request: Any, *, endpoint: str
+        self,
+        sent: Mapping[str, Any] | None,
+        request: Any,
+        *,
+        endpoint: str,
+        config_hash: str = "",
     ) -> RunnableConfig:
         """Return the config of a run, without its run id unless the caller or the server chose one.
 
@@ -67,12 +89,14 @@ class ConfigPipeline:
             sent: The `config` member of the body.
             request: The request, for `per_req_config_modifier`.
             endpoint: The verb, noted in the run's metadata.
+            config_hash: The config in the URL; empty where there is none.
 
         Raises:
-            InvalidInputError: A member of the config has the wrong type.
+            InvalidConfigHashError: The config in the URL cannot be decoded.
+            InvalidInputError: A member of a config has the wrong type.
             InvalidConfigError: A member may not be set by a caller.
         """
-        config = self._projected(sent or {})
+        config = self._projected(sent or {}, config_hash)
         if self._chain.per_req_config_modifier is not None:
             config = await self._modified(config, request)
         metadata = {
@@ -85,18 +109,45 @@ class ConfigPipeline:
             forced["run_name"] = self._run_name
         return merge_configs(config, forced)
 
-    def _projected(self, sent: Mapping[str, Any]) -> RunnableConfig:
+    def schema_config(self, config_hash: str) -> RunnableConfig:
+        """Return the config in a URL as far as a caller may set it, on which schemas may depend.
+
+        Raises:
+            InvalidConfigHashError: The config cannot be decoded.
+            InvalidInputError: A member of it has the wrong type.
+            InvalidConfigError: A member may not be set by a caller.
+        """
+        return self._projected({}, config_hash)
+
+    def _projected(self, sent: Mapping[str, Any], config_hash: str) -> RunnableConfig:
         """Return the caller's config as far as a caller may set it, with LangChain's defaults."""
+        below = self._accepted(self._in_hash(config_hash)) if config_hash else {}
+        config = _merged(below, self._accepted(sent))
+        complete = merge_configs(cast("RunnableConfig", config))
+        kept = {key: value for key, value in complete.items() if key in self._keys}
+        return cast("RunnableConfig", kept)
+
+    def _in_hash(self, config_hash: str) -> dict[str, Any]:
+        """Return the config in a URL, as it was sent."""
+        try:
+            config = parse_json(self._decompressed(config_hash))
+        except (ValueError, InvalidJSONError):
+            raise InvalidConfigHashError from None
+        if not isinstance(config, dict):
+            raise InvalidConfigHashError
+        return config
+
+    def _accepted(self, sent: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those members of one config that a caller may set."""
         present = {key: value for key, value in sent.items() if value is not None}
         self._refuse(present)
-        config = merge_configs(cast("RunnableConfig", self._validated(present)))
-        if "configurable" in self._keys:
-            fields = present.get("configurable")
-            fields = fields if isinstance(fields, dict) else {}
-            passed = (self._allowed | _OF_HISTORIES) - self._declared
-            config["configurable"] |= {name: fields[name] for name in passed if name in fields}
-        kept = {key: value for key, value in config.items() if key in self._keys}
-        return cast("RunnableConfig", kept)
+        config = self._validated(present)
+        fields = present.get("configurable")
+        if "configurable" in self._keys and isinstance(fields, dict):
+            passed = ((self._allowed | _OF_HISTORIES) - self._declared) & fields.keys()
+            declared = config.get("configurable", {})
+            config["configurable"] = declared | {name: fields[name] for name in passed}
+        return config
 
     def _validated(self, present: Mapping[str, Any]) -> dict[str, Any]:
         """Return the members that the schema has, checked; only those that were sent."""
@@ -145,6 +196,27 @@ class ConfigPipeline:
         if inspect.isawaitable(modified):
             modified = await modified
         return cast("RunnableConfig", modified)
+
+
+def _decompressed(config_hash: str) -> bytes:
+    """Return the text of the config in a URL."""
+    # No config within the bound has a longer hash; what may follow its end must not be kept.
+    if len(config_hash) > 2 * MAX_HASHED_CONFIG_BYTES:
+        raise InvalidConfigHashError
+    return decompress(config_hash, max_bytes=MAX_HASHED_CONFIG_BYTES).encode()
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two configs in one, of which `above` has the last word.
+
+    LangChain's own merging takes a recursion limit that is its default for none.
+    """
+    merged = {**below, **above}
+    for key in merged.keys() & {"metadata", "configurable"}:
+        merged[key] = {**below.get(key, {}), **above.get(key, {})}
+    if "tags" in merged:
+        merged["tags"] = [*below.get("tags", ()), *above.get("tags", ())]
+    return merged
 
 
 def _is_sensitive(name: str) -> bool:
