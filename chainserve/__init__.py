@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from chainserve.chain import Chain
 from chainserve.errors import ChainServeError, ConfigurationError, DiscoveryError
+from chainserve.hooks import EndedRun
 from chainserve.schema import CustomUserType
 from chainserve.serialization import Serializer, WellKnownLCSerializer
 from chainserve.version import __version__
@@ -12,12 +13,13 @@ from chainserve.version import __version__
 if TYPE_CHECKING:
     from chainserve.app import create_app, run
     from chainserve.registry import discover
-    from chainserve.server import add_routes
+    from chainserve.server import add_routes, add_stream_route
     from chainserve.settings import Settings
 
 _NEED_THE_SERVER = {
     "Settings": "chainserve.settings",
     "add_routes": "chainserve.server",
+    "add_stream_route": "chainserve.server",
     "create_app": "chainserve.app",
     "discover": "chainserve.registry",
     "run": "chainserve.app",
@@ -29,11 +31,13 @@ __all__ = [
     "ConfigurationError",
     "CustomUserType",
     "DiscoveryError",
+    "EndedRun",
     "Serializer",
     "Settings",
     "WellKnownLCSerializer",
     "__version__",
     "add_routes",
+    "add_stream_route",
     "create_app",
     "discover",
     "run",

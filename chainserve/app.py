@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from chainserve.chain import Chain
+from chainserve.cors import CORSLayer
+from chainserve.hooks import Principal
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.problems import answer_http_exception
 from chainserve.registry import conflicts, refuse, why_not_streaming
@@ -24,13 +26,18 @@ _GC_THRESHOLD = 50_000
 
 
 def create_app(
-    chains: Sequence[Chain], settings: Settings | None = None, **options: Any
+    chains: Sequence[Chain],
+    settings: Settings | None = None,
+    *,
+    principal: Principal | None = None,
+    **options: Any,
 ) -> FastAPI:
     """Return an application that serves the chains, with a front page, `/chains` and probes.
 
     Args:
         chains: What `discover` returns, or declarations of your own.
         settings: The settings; read from the environment when None.
+        principal: `(request) -> whose runs these are`, for chains that have none of their own.
         options: Arguments for `FastAPI`, such as `title` or `lifespan`.
 
     Raises:
@@ -43,7 +50,7 @@ def create_app(
     options = {"title": "chainserve", "version": __version__, **options}
     options["lifespan"] = _lifespan(chains, settings, log, options.get("lifespan"))
     app = FastAPI(**options)
-    runtimes_on(app.router, settings)
+    runtimes_on(app.router, settings, principal)
     app.include_router(index_routes(chains))
     for chain in chains:
         add_routes(app, chain)
@@ -51,6 +58,8 @@ def create_app(
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
     app.add_middleware(RequestLogLayer, log=log)
+    if settings.cors_origins:
+        app.add_middleware(CORSLayer, settings=settings)
     return app
 
 

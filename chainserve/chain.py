@@ -7,8 +7,16 @@ from typing import Any, Literal, TypeAlias, cast
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from chainserve.errors import ConfigurationError
+from chainserve.hooks import OnEnd, Principal, TranslateError
 from chainserve.serialization import Serializer
-from chainserve.types import ENDPOINT_NAMES, DisconnectMode, EndpointName, PlaygroundType
+from chainserve.types import (
+    BACKGROUND_MODES,
+    ENDPOINT_NAMES,
+    DisconnectMode,
+    EndpointName,
+    PlaygroundType,
+    RunMode,
+)
 
 PerRequestConfigModifier: TypeAlias = Callable[
     [dict[str, Any], Any], RunnableConfig | dict[str, Any] | Awaitable[Any]
@@ -38,11 +46,20 @@ class Chain:
         strict_config: Answer config keys outside `config_keys` with 422 instead of dropping them.
         per_req_config_modifier: `(config, request) -> config`, applied to every verb's config.
         dependencies: FastAPI dependencies of all its routes.
-        enabled_endpoints: The endpoints to mount; all when None.
+        enabled_endpoints: The endpoints to mount; all when None. The run routes are where `stream`
+            or `invoke` is, unless `disabled_endpoints` names `runs`.
         disabled_endpoints: The endpoints not to mount.
         serializer: Turns outputs into JSON; the well-known LangChain types when None.
         playground_type: The kind of playground page.
+        principal: `(request) -> whose runs these are`, sync or async. Other callers are told that
+            there are no such runs.
+        on_end: Called with each run of the chain that has ended, an `EndedRun`; its failure is
+            logged and changes nothing.
+        translate_error: `(exception) -> exception`, what a caller is told of an exception of the
+            chain, such as an `HTTPException`; None leaves it as it is.
         on_disconnect: What becomes of a run whose last reader leaves.
+        resume_grace: How long a run that can be resumed then waits for a reader, in seconds.
+        retention: Whether anything of a run is kept once it has ended and nobody reads it.
         run_timeout: The longest a run may take, in seconds.
         first_event_timeout: The longest a stream may take to its first chunk, in seconds.
         idle_timeout: The longest a stream may pause between chunks, in seconds.
@@ -82,7 +99,13 @@ class Chain:
     serializer: Serializer | None = None
     playground_type: PlaygroundType = "default"
 
+    principal: Principal | None = None
+    on_end: OnEnd | None = None
+    translate_error: TranslateError | None = None
+
     on_disconnect: DisconnectMode | None = None
+    resume_grace: float | None = None
+    retention: bool | None = None
     run_timeout: float | None = None
     first_event_timeout: float | None = None
     idle_timeout: float | None = None
@@ -128,8 +151,14 @@ class Chain:
                 raise ConfigurationError(
                     f"There is no endpoint {name!r}. There are: {', '.join(ENDPOINT_NAMES)}."
                 )
-        mounted = ENDPOINT_NAMES if enabled is None else enabled
-        return frozenset(mounted) - frozenset(disabled)
+        mounted = frozenset(ENDPOINT_NAMES if enabled is None else (*enabled, "runs"))
+        mounted -= frozenset(disabled)
+        return mounted if mounted & frozenset(BACKGROUND_MODES) else mounted - {"runs"}
+
+    @property
+    def modes(self) -> tuple[RunMode, ...]:
+        """The modes of a run that is started by `POST runs`; the first is the default."""
+        return tuple(mode for mode in BACKGROUND_MODES if mode in self.endpoints)
 
     def at(self, path: str) -> "Chain":
         """Return the same declaration at another path."""

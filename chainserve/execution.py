@@ -1,28 +1,22 @@
-"""From a runnable to JSON text: the one place that calls LangChain and translates its errors."""
+"""From a runnable to JSON text: the one place that calls LangChain."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from json import JSONDecodeError
 from typing import Any, cast
 
 import orjson
+from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
 
+from chainserve.callbacks import NOTHING, RunObserver
 from chainserve.chain import Chain
-from chainserve.errors import (
-    ChainHTTPError,
-    ChainServeError,
-    ConfigurationError,
-    OutputNotSerializableError,
-    RunFailedError,
-    UpstreamAuthenticationError,
-    UpstreamError,
-    UpstreamRateLimitedError,
-    UpstreamTimeoutError,
-)
+from chainserve.config import ensure_run_id
+from chainserve.errors import ConfigurationError, OutputNotSerializableError
 from chainserve.serialization import WellKnownLCSerializer
+from chainserve.types import RunId, RunMode
 from chainserve.validation import validate_input
 from chainserve.wire.sse import json_line
 
@@ -43,7 +37,7 @@ class Execution:
             chain.runnable.with_types(**types) if types else chain.runnable
         )
         self._own_serializer = chain.serializer
-        self._serializer = chain.serializer or WellKnownLCSerializer()
+        self.serializer = chain.serializer or WellKnownLCSerializer()
         self._input_schema = _pydantic_2(self.runnable.get_input_schema(), chain.path, "input")
         self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
         self._path = chain.path
@@ -57,6 +51,13 @@ class Execution:
             return _pydantic_2(schema, self._path, "input")
         return self._input_schema
 
+    def output_schema_for(self, config: RunnableConfig) -> type[BaseModel]:
+        """Return the model of the output, which configurable fields may change."""
+        if config.get("configurable"):
+            schema = self.runnable.with_config(config).get_output_schema()
+            return _pydantic_2(schema, self._path, "output")
+        return self.output_schema
+
     def parse_input(self, value: Any, config: RunnableConfig, *, loc: tuple[Any, ...] = ()) -> Any:
         """Return the chain's input for plain JSON data.
 
@@ -65,33 +66,168 @@ class Execution:
         """
         return validate_input(self.input_schema(config), value, loc=loc)
 
-    async def invoke(self, value: Any, config: RunnableConfig) -> list[bytes]:
-        """Run once, and return the output as JSON text."""
-        return [self._dump_output(await self.runnable.ainvoke(value, config))]
+    def invoke(self, value: Any, config: RunnableConfig) -> "Work":
+        """Return the work of running once."""
+        return _Invoke(self, [value], [config])
 
-    async def batch(self, values: list[Any], configs: list[RunnableConfig]) -> list[bytes]:
-        """Run each input, and return the outputs as JSON text in the inputs' order."""
-        outputs: Sequence[Any] = await self.runnable.abatch(values, configs)
-        return [self._dump_output(output) for output in outputs]
+    def batch(self, values: list[Any], configs: list[RunnableConfig]) -> "Work":
+        """Return the work of running each input."""
+        return _Batch(self, values, configs)
 
-    async def stream(self, value: Any, config: RunnableConfig) -> AsyncGenerator[bytes]:
-        """Run once, and yield each chunk as JSON text on one line."""
-        dumps = self._serializer.dumps
-        chunks = cast("AsyncGenerator[Any]", self.runnable.astream(value, config))
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield json_line(dumps(chunk))
+    def stream(self, value: Any, config: RunnableConfig, *, keep_chunks: bool = False) -> "Work":
+        """Return the work of running once, chunk by chunk.
 
-    def _dump_output(self, output: Any) -> bytes:
-        """Write an output, shaped by the declared output type if there is one."""
+        Args:
+            value: The chain's input.
+            config: The config of the run.
+            keep_chunks: Whether what a run has said shall be known also when it does not succeed.
+        """
+        return _Stream(self, [value], [config], keep_chunks=keep_chunks)
+
+    def dump_output(self, output: Any) -> bytes:
+        """Write an output, shaped by the declared output type if there is one.
+
+        Raises:
+            OutputNotSerializableError: It has no JSON form; the message names the place.
+        """
         if isinstance(output, ChatPromptValue) and not hasattr(output, "type"):
             # Clients tell by `type` what to make of it, and only this subclass has one.
             output = ChatPromptValueConcrete.model_construct(messages=output.messages)
-        written = self._serializer.dumps(output)
+        written = self.serializer.dumps(output)
         if self._output is not None:
             shaped = self._output.validate_python(_loads(written))
             return orjson.dumps(self._output.dump_python(shaped, mode="json"))
         return written if self._own_serializer is None else orjson.dumps(_loads(written))
+
+
+class Work:
+    """What a run does: it yields its chunks, and then its outputs are known.
+
+    Nothing happens before the chunks are asked for.
+
+    Attributes:
+        mode: Which of the runnable's methods it calls.
+        run_ids: One for each input.
+        inputs: The chain's inputs.
+        configs: A config for each input.
+        outputs: JSON text of the outputs, or None for one that has no JSON form.
+    """
+
+    mode: RunMode
+
+    def __init__(
+        self, execution: Execution, inputs: Sequence[Any], configs: Sequence[RunnableConfig]
+    ) -> None:
+        self.run_ids: tuple[RunId, ...] = tuple(ensure_run_id(config) for config in configs)
+        self.inputs = inputs
+        self.configs = configs
+        self.outputs: Sequence[bytes | None] = ()
+        self._execution = execution
+        self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
+
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """Run, and yield each chunk as JSON text on one line."""
+        raise NotImplementedError
+
+    def usage(self, index: int) -> dict[str, Any] | None:
+        """Return the tokens that the models of one run counted."""
+        return cast("dict[str, Any] | None", self._observers[index].usage)
+
+    def result(self, index: int) -> Any:
+        """Return what one run has said: its final output if it came to that."""
+        output = self._observers[index].output
+        return None if output is NOTHING else output
+
+    def _observed(self) -> list[RunnableConfig]:
+        """Return the configs with what notes outputs and usage."""
+        return [
+            merge_configs(config, {"callbacks": [observer]})
+            for config, observer in zip(self.configs, self._observers, strict=True)
+        ]
+
+
+class _Invoke(Work):
+    """Runs once; the output is the one chunk."""
+
+    mode = "invoke"
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        [value], [config] = self.inputs, self._observed()
+        self._output = await self._execution.runnable.ainvoke(value, config)
+        written = self._execution.dump_output(self._output)
+        self.outputs = [written]
+        yield json_line(written)
+
+    def result(self, index: int) -> Any:
+        return getattr(self, "_output", None)
+
+
+class _Batch(Work):
+    """Runs each input; there are no chunks."""
+
+    mode = "batch"
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        runnable, configs = self._execution.runnable, self._observed()
+        outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs)
+        self._outputs = outputs
+        self.outputs = [self._execution.dump_output(output) for output in outputs]
+        return
+        yield
+
+    def result(self, index: int) -> Any:
+        outputs = getattr(self, "_outputs", None)
+        return super().result(index) if outputs is None else outputs[index]
+
+
+class _Stream(Work):
+    """Runs once, chunk by chunk."""
+
+    mode = "stream"
+
+    def __init__(self, *args: Any, keep_chunks: bool) -> None:
+        super().__init__(*args)
+        self._kept: list[Any] | None = [] if keep_chunks else None
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        [value], [config] = self.inputs, self._observed()
+        dumps, kept = self._execution.serializer.dumps, self._kept
+        stream = self._execution.runnable.astream(value, config)
+        async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
+            async for chunk in chunks:
+                if kept is not None:
+                    kept.append(chunk)
+                yield json_line(dumps(chunk))
+        self.outputs = [self._written_output()]
+
+    def result(self, index: int) -> Any:
+        output = super().result(index)
+        return _sum(self._kept) if output is None and self._kept else output
+
+    def _written_output(self) -> bytes | None:
+        """Return the final output for the run's record; the stream does not fail with it."""
+        output = self._observers[0].output
+        if output is NOTHING:
+            return None
+        try:
+            return self._execution.dump_output(output)
+        except Exception:  # noqa: BLE001 - a chain's objects and its serializer may raise anything
+            return None
+
+
+def _sum(chunks: Sequence[Any]) -> Any:
+    """Add chunks up as LangChain's sequences do: what cannot be added replaces what was."""
+    if all(isinstance(chunk, str) for chunk in chunks):
+        return "".join(chunks)
+    if all(isinstance(chunk, BaseMessageChunk) for chunk in chunks):
+        return chunks[0] + list(chunks[1:]) if len(chunks) > 1 else chunks[0]
+    total = chunks[0]
+    for chunk in chunks[1:]:
+        try:
+            total = total + chunk
+        except TypeError:
+            total = chunk
+    return total
 
 
 def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
@@ -110,79 +246,3 @@ def _loads(written: bytes) -> Any:
         return orjson.loads(written)
     except ValueError as error:
         raise OutputNotSerializableError("output", f"was not written as JSON ({error})") from None
-
-
-_PROVIDERS = frozenset(
-    [
-        "openai",
-        "anthropic",
-        "mistralai",
-        "groq",
-        "cohere",
-        "google",
-        "ollama",
-        "httpx",
-        "httpx2",
-        "httpcore",
-        "httpcore2",
-    ]
-)
-"""Packages whose exceptions speak of a model's provider."""
-
-
-def translate(error: BaseException) -> ChainServeError:
-    """Return what an exception of the chain means to a caller.
-
-    An error of a model's provider becomes an `UpstreamError`, one with an HTTP status and a detail
-    (as `HTTPException` has) keeps them, any other becomes a `RunFailedError`.
-    """
-    if isinstance(error, ChainServeError):
-        return error
-    names = {
-        cls.__name__
-        for cls in type(error).__mro__
-        if str(cls.__module__).partition(".")[0] in _PROVIDERS
-    }
-    if names:
-        return _upstream_error(error, names)
-    if isinstance(error, JSONDecodeError) and _raised_in_a_provider(error):
-        return UpstreamError("The model's provider sent what is not JSON.")
-    status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
-    if isinstance(status, int) and 400 <= status < 600 and detail is not None:
-        return ChainHTTPError(status, detail)
-    return RunFailedError()
-
-
-def _raised_in_a_provider(error: BaseException) -> bool:
-    """Tell whether an exception passed through a provider's package."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        name = traceback.tb_frame.f_globals.get("__name__", "")
-        if name.partition(".")[0] in _PROVIDERS:
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
-def _upstream_error(error: BaseException, names: set[str]) -> UpstreamError:
-    """Return the error for a provider's exception, by the status it carries or its name."""
-    response = getattr(error, "response", None)
-    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
-    if status == 429:
-        return UpstreamRateLimitedError(_retry_after(response))
-    if status in (401, 403):
-        return UpstreamAuthenticationError()
-    if status in (408, 504) or any("Timeout" in name for name in names):
-        return UpstreamTimeoutError()
-    if isinstance(status, int):
-        return UpstreamError(f"The model's provider answered with status {status}.")
-    return UpstreamError("The model's provider could not be reached, or broke off its answer.")
-
-
-def _retry_after(response: Any) -> str | None:
-    """Return the provider's `Retry-After` if it is a number of seconds."""
-    headers = getattr(response, "headers", None) or {}
-    seconds = headers.get("retry-after")
-    if not isinstance(seconds, str) or not (seconds.isascii() and seconds.isdigit()):
-        return None
-    return seconds

@@ -1,29 +1,26 @@
-"""What the OpenAPI document says of a chain's verbs, whose bodies are checked by hand.
+"""What the OpenAPI document says of a chain's verbs, whose requests are checked by hand.
 
-FastAPI describes only bodies that it parses itself, and only it knows the names that models get in
-the document when several have the same. So each verb has a second route, behind the one that
-works: nothing ever reaches it, and FastAPI describes it as any other.
+FastAPI describes only what it parses itself, and only it knows the names that models get in the
+document when several have the same. So each verb has a second route, behind the one that works:
+nothing ever reaches it, and FastAPI describes it as any other.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+from uuid import UUID
 
+from fastapi import Header, Query
 from starlette.responses import Response
 
 from chainserve.errors import PROBLEM_MEDIA_TYPE, status_phrase
-from chainserve.schema import ProblemDetails
-from chainserve.types import EndpointName
+from chainserve.schema import ProblemDetails, RunDetails, RunList
+from chainserve.types import DisconnectMode
 from chainserve.validation import BodyModels
-from chainserve.wire.projections import EVENT_STREAM
+from chainserve.wire.projections import EVENT_STREAM, NDJSON, PLAIN_TEXT
 
-_SUMMARIES: Mapping[EndpointName, tuple[str, str]] = {
-    "invoke": ("Invoke", "Run the chain once and answer its output."),
-    "batch": (
-        "Batch",
-        "Run the chain once for each input and answer the outputs in the inputs' order.",
-    ),
-    "stream": ("Stream", "Run the chain once and stream its output."),
-}
+Documentation: TypeAlias = dict[str, Any]
+"""The arguments of `add_api_route` for the route that documents a verb."""
+
 _STREAM_EXAMPLE = (
     'event: metadata\r\ndata: {"run_id": "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"}\r\n\r\n'
     'event: data\r\ndata: "Hello"\r\n\r\n'
@@ -33,13 +30,27 @@ _STREAM_DESCRIPTION = """Server-Sent Events, in this order:
 
 | event | data | when |
 |---|---|---|
-| `metadata` | `{"run_id": "…"}` | just before the first chunk |
+| `metadata` | `{"run_id": "…"}` | first; by default just before the first chunk |
 | `data` | a chunk of the output, as JSON | any number |
-| `end` | none | last, if the run succeeded |
+| `gap` | `{"earliest": "…", "lost": n}` | where events that were asked for are gone |
+| `end` | `{"status": "success"}`; by default none | last, if the run succeeded |
 | `error` | `{"status_code": 500, "message": "…"}` | last, if it did not |
 
-A comment line is sent when nothing else is for a while."""
-_PROBLEMS = (413, 415, 422, 500)
+A comment line is sent when nothing else is for a while. With ids (`Prefer: resumable`, or any GET)
+a reader that was cut goes on with `Last-Event-ID`. `Accept: application/x-ndjson` gives a line of
+JSON for each event, `Accept: text/plain` the text alone."""
+
+_Cursor: TypeAlias = Annotated[
+    str | None, Query(description="The id of the last event received; `Last-Event-ID` goes first.")
+]
+_Format: TypeAlias = Annotated[
+    Literal["text"] | None, Query(description="`text`: unnamed events of text for `onmessage`.")
+]
+_Key: TypeAlias = Annotated[
+    str | None,
+    Header(description="Starts at most one run; a repeated request gets that run.", max_length=255),
+]
+_Preference: TypeAlias = Annotated[str | None, Header(description="`wait=10`: wait for the end.")]
 
 
 class _EventStream(Response):
@@ -48,40 +59,199 @@ class _EventStream(Response):
     media_type = EVENT_STREAM
 
 
-def documentation(verb: EndpointName, models: BodyModels) -> dict[str, Any]:
-    """Return the arguments of `add_api_route` for the route that documents a verb."""
-    summary, description = _SUMMARIES[verb]
-    request = models.batch_request if verb == "batch" else models.invoke_request
-    options: dict[str, Any] = {
-        "endpoint": _endpoint(request),
+def invoke(models: BodyModels) -> Documentation:
+    """Describe `POST invoke`."""
+
+    async def documented(body: Any, idempotency_key: _Key = None) -> None:
+        raise NotImplementedError
+
+    return {
+        **_described(documented, "Invoke", "Run the chain once and answer its output."),
+        **_bodies(documented, models.invoke_request, models.invoke_response),
+        "response_description": "The output.",
+    }
+
+
+def batch(models: BodyModels) -> Documentation:
+    """Describe `POST batch`."""
+
+    async def documented(body: Any, idempotency_key: _Key = None) -> None:
+        raise NotImplementedError
+
+    description = "Run the chain once for each input and answer the outputs in the inputs' order."
+    return {
+        **_described(documented, "Batch", description),
+        **_bodies(documented, models.batch_request, models.batch_response),
+        "response_description": "The outputs.",
+    }
+
+
+def stream(models: BodyModels) -> Documentation:
+    """Describe `POST stream`."""
+
+    async def documented(
+        body: Any,
+        idempotency_key: _Key = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+        prefer: Annotated[str | None, Header(description="`resumable`: events with ids.")] = None,
+    ) -> None:
+        raise NotImplementedError
+
+    documented.__annotations__["body"] = models.invoke_request
+    described = _described(documented, "Stream", "Run the chain once and stream its output.")
+    return _streaming(described)
+
+
+def stream_by_get(_: BodyModels) -> Documentation:
+    """Describe `GET stream`."""
+
+    async def documented(
+        input: Annotated[
+            str | None, Query(description="The input as JSON; or a parameter for each field.")
+        ] = None,
+        config: Annotated[str | None, Query(description="The config as JSON.")] = None,
+        idempotency_key: Annotated[
+            str | None, Query(description="As the header `Idempotency-Key`.")
+        ] = None,
+        on_disconnect: DisconnectMode | None = None,
+        last_event_id: _Cursor = None,
+        format: _Format = None,
+    ) -> None:
+        raise NotImplementedError
+
+    description = "Run the chain once for a page's EventSource, which resumes that run by itself."
+    return _streaming(_described(documented, "Stream by GET", description, 403, 404, 406, 410))
+
+
+def plain_stream(model: Any) -> Documentation:
+    """Describe the POST of a route that takes a chain's bare input."""
+
+    async def documented(body: Any, idempotency_key: _Key = None) -> None:
+        raise NotImplementedError
+
+    documented.__annotations__["body"] = model
+    description = "Run the chain once and stream its output as text."
+    return _streaming(_described(documented, "Stream text", description))
+
+
+def plain_stream_by_get(_: Any) -> Documentation:
+    """Describe the GET of a route that takes a chain's bare input."""
+    description = "Run the chain once for a page's EventSource, which resumes that run by itself."
+    return {
+        **stream_by_get(_),
+        "summary": "Stream text by GET",
+        "description": f"{description} The input's fields are parameters.",
+    }
+
+
+def create_run(models: BodyModels) -> Documentation:
+    """Describe `POST runs`."""
+
+    async def documented(
+        body: Any, idempotency_key: _Key = None, prefer: _Preference = None
+    ) -> None:
+        raise NotImplementedError
+
+    description = "Start a run that goes on by itself, and answer where it is."
+    return {
+        **_described(documented, "Start a run", description),
+        **_bodies(documented, models.run_request, RunDetails),
+        "status_code": 202,
+    }
+
+
+def list_runs(_: BodyModels) -> Documentation:
+    """Describe `GET runs`."""
+
+    async def documented() -> None:
+        raise NotImplementedError
+
+    description = "List the caller's runs, the newest first."
+    described = _described(documented, "List runs", description, 403)
+    return {**described, "response_model": RunList}
+
+
+def show_run(_: BodyModels) -> Documentation:
+    """Describe `GET runs/{run_id}`."""
+
+    async def documented(run_id: UUID, prefer: _Preference = None) -> None:
+        raise NotImplementedError
+
+    described = _described(documented, "Show a run", "Answer what is known of a run.", 404)
+    return {**described, "response_model": RunDetails}
+
+
+def stream_run(_: BodyModels) -> Documentation:
+    """Describe `GET runs/{run_id}/stream`."""
+
+    async def documented(
+        run_id: UUID,
+        last_event_id: _Cursor = None,
+        format: _Format = None,
+    ) -> None:
+        raise NotImplementedError
+
+    description = "Stream a run's events from a cursor, or from the start; 204 after the last."
+    described = _described(documented, "Stream a run", description, 400, 404, 406, 410)
+    return _streaming(described)
+
+
+def cancel_run(_: BodyModels) -> Documentation:
+    """Describe `POST runs/{run_id}/cancel`."""
+
+    async def documented(run_id: UUID) -> None:
+        raise NotImplementedError
+
+    description = "Cancel a run and answer what is known of it; a run that has ended stays so."
+    described = _described(documented, "Cancel a run", description, 403, 404)
+    return {**described, "response_model": RunDetails}
+
+
+def delete_run(_: BodyModels) -> Documentation:
+    """Describe `DELETE runs/{run_id}`."""
+
+    async def documented(run_id: UUID) -> None:
+        raise NotImplementedError
+
+    described = _described(documented, "Forget a run", "Forget a run that has ended.", 404, 409)
+    return {**described, "status_code": 204}
+
+
+def _described(
+    endpoint: Callable[..., Awaitable[None]], summary: str, description: str, *problems: int
+) -> Documentation:
+    """Return what all descriptions have; without problems named, those of a request with a body."""
+    return {
+        "endpoint": endpoint,
         "summary": summary,
         "description": description,
-        "responses": _problems(),
+        "responses": _problems(*(problems or (400, 409, 413, 415)), 422, 500),
     }
-    if verb == "stream":
-        options["responses"][200] = _stream_answer()
-        return {**options, "response_class": _EventStream}
-    answer = models.batch_response if verb == "batch" else models.invoke_response
-    return {**options, "response_model": answer, "response_description": "The output."}
 
 
-def _endpoint(request: Any) -> Any:
-    """Return a function with the body FastAPI shall describe."""
-
-    async def documented(body: Any) -> None:
-        raise NotImplementedError("the route before this one answers")
-
-    documented.__annotations__["body"] = request
-    return documented
+def _bodies(endpoint: Any, request: Any, answer: Any) -> Documentation:
+    """Give the endpoint the body that FastAPI shall describe, and return its answer."""
+    endpoint.__annotations__["body"] = request
+    return {"response_model": answer}
 
 
-def _stream_answer() -> dict[str, Any]:
-    content = {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE}
-    return {"description": _STREAM_DESCRIPTION, "content": {EVENT_STREAM: content}}
+def _streaming(described: Documentation) -> Documentation:
+    """Return a description whose answer is a stream."""
+    content: Mapping[str, Any] = {
+        EVENT_STREAM: {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE},
+        NDJSON: {"schema": {"type": "string"}},
+        PLAIN_TEXT: {"schema": {"type": "string"}},
+    }
+    answer = {"description": _STREAM_DESCRIPTION, "content": content}
+    return {
+        **described,
+        "responses": {**described["responses"], 200: answer},
+        "response_class": _EventStream,
+    }
 
 
-def _problems() -> dict[int | str, Any]:
+def _problems(*statuses: int) -> dict[int | str, Any]:
     content = {PROBLEM_MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
     return {
-        status: {"description": status_phrase(status), "content": content} for status in _PROBLEMS
+        status: {"description": status_phrase(status), "content": content} for status in statuses
     }

@@ -1,28 +1,25 @@
 """Responses that read runs: the only place where a stream meets `receive` and `send`."""
 
 import asyncio
-import socket
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from chainserve.connection import (
+    Connection,
+    Pace,
+    current_task,
+    wait_for_disconnect,
+    watch_the_rest,
+)
 from chainserve.errors import LogEvictedError
-from chainserve.runs import Run, RunExecutor
+from chainserve.executor import RunExecutor
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
-from chainserve.types import StreamExit
+from chainserve.types import RunId
 from chainserve.wire.events import Event, error_event
-
-_HEADERS = {"cache-control": "no-cache", "connection": "keep-alive", "x-accel-buffering": "no"}
-
-
-_REPEATED_BODIES = 10
-"""How often a body may come again before its end is no longer waited for."""
 
 
 class Wire(Protocol):
@@ -32,26 +29,22 @@ class Wire(Protocol):
     def media_type(self) -> str:
         """The response's media type."""
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The response's other headers."""
+
+    @property
+    def cuts_on_error(self) -> bool:
+        """Whether a failure is told by a body that does not end."""
+
     def project(self, events: Sequence[Event]) -> Iterator[bytes]:
         """Yield the bytes of consecutive events, each piece for a write of its own."""
 
+    def gap(self, earliest: int, lost: int) -> bytes | None:
+        """Return how a reader learns that events are gone; None if it cannot."""
+
     def heartbeat(self, now: datetime) -> bytes:
-        """Return what an idle stream sends."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """The times of a stream, in seconds.
-
-    Attributes:
-        heartbeat_interval: After so long without a write, a heartbeat is sent.
-        send_timeout: A client that reads nothing for so long is cut off.
-        flush_interval: How long an event may wait to share a write with the next.
-    """
-
-    heartbeat_interval: float
-    send_timeout: float
-    flush_interval: float
+        """Return what an idle stream sends, if anything."""
 
 
 class EventStreamResponse(Response):
@@ -59,28 +52,49 @@ class EventStreamResponse(Response):
 
     It reads by position: whatever the run does meanwhile, a slow client costs a cursor and no
     queue. The headers go out at once. At the end, whichever it is, the run is left, and its policy
-    says whether it goes on. The exit (`finished`, `client_gone`, `too_slow` or `cancelled`) is
-    noted in the scope as `chainserve.exit`.
+    says whether it goes on. The exit (`finished`, `broken_off`, `client_gone`, `too_slow` or
+    `cancelled`) is noted in the scope as `chainserve.exit`.
+
+    Args:
+        executor: Where the run is joined and left.
+        run_id: The run.
+        wire: How its events are written.
+        pace: The times of the stream.
+        after: The number of the last event that the client has.
+        resumable: Whether the client can come back after leaving.
+        headers: More headers.
     """
 
-    def __init__(self, executor: RunExecutor, run: Run, wire: Wire, pace: Pace) -> None:
+    def __init__(
+        self,
+        executor: RunExecutor,
+        run_id: RunId,
+        wire: Wire,
+        pace: Pace,
+        *,
+        after: int = BEFORE_FIRST,
+        resumable: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.status_code = 200
         self.media_type = wire.media_type
         self.background = None
-        self.init_headers(_HEADERS)
+        self.init_headers({**wire.headers, **(headers or {})})
         self._executor = executor
-        self._run = run
+        self._run_id = run_id
         self._wire = wire
         self._pace = pace
-        self._cursor = BEFORE_FIRST
+        self._cursor = after
+        self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log until its end, or until the client is gone or too slow."""
-        connection = _Connection(receive, send, self._pace)
-        self._executor.join(self._run)
-        unwatch = self._executor.store.watch(self._run.id, connection.wake)
+        connection = Connection(receive, send, self._pace)
+        self._executor.join(self._run_id, resumable=self._resumable)
+        unwatch = self._executor.store.watch(self._run_id, connection.wake)
         try:
             await connection.start(self.status_code, self.raw_headers)
+            await self._note_an_earlier_end(connection)
             await self._send_log(connection)
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
             connection.leave("client_gone")
@@ -93,229 +107,74 @@ class EventStreamResponse(Response):
             unwatch()
             connection.close()
             scope["chainserve.exit"] = connection.exit
-            self._executor.leave(self._run)
+            self._executor.leave(self._run_id)
         if self.background is not None:
             await self.background()
 
-    async def _send_log(self, connection: "_Connection") -> None:
+    async def _note_an_earlier_end(self, connection: Connection) -> None:
+        """Tell the connection if the run has ended before it was watched."""
+        record = await self._executor.store.get(self._run_id)
+        if record is None or record.ended:
+            connection.wake(True)
+
+    async def _send_log(self, connection: Connection) -> None:
         """Send what follows the cursor again and again, and a heartbeat when nothing does."""
         while connection.exit is None:
-            events, more = await self._events_after_cursor()
+            events, more = await self._events_after_cursor(connection)
             if events:
-                self._cursor = events[-1].seq
-                for piece in self._wire.project(events):
-                    await connection.send(piece)
-                if events[-1].terminal:
-                    await connection.finish()
+                await self._send_events(connection, events)
+            elif connection.log_has_ended and not more:
+                await connection.finish()  # The cursor was past the end.
             elif connection.heartbeat_is_due:
-                await connection.send(self._wire.heartbeat(datetime.now(UTC)))
+                await self._send_heartbeat(connection)
             if more:
                 # A reader that never suspends would keep the loop from seeing its client leave.
                 await asyncio.sleep(0)
             else:
                 await connection.wait()
 
-    async def _events_after_cursor(self) -> tuple[Sequence[Event], bool]:
-        """Read on; a log that dropped what this reader needs ends with an error."""
-        try:
-            return await self._executor.store.read_after(self._run.id, self._cursor)
-        except (LogTruncatedError, LogNotFoundError):
-            return [error_event(self._cursor + 1, LogEvictedError().event())], False
+    async def _send_events(self, connection: Connection, events: Sequence[Event]) -> None:
+        last = events[-1]
+        self._cursor = last.seq
+        for piece in self._wire.project(events):
+            await connection.send(piece)
+        if last.event == "error" and self._wire.cuts_on_error:
+            await connection.break_off()
+        elif last.terminal:
+            await connection.finish()
 
-    async def _ended_early(self, connection: "_Connection") -> bool:
+    async def _send_heartbeat(self, connection: Connection) -> None:
+        if heartbeat := self._wire.heartbeat(datetime.now(UTC)):
+            await connection.send(heartbeat)
+
+    async def _events_after_cursor(self, connection: Connection) -> tuple[Sequence[Event], bool]:
+        """Read on; tell a reader what is gone, or end its stream if it could not come back."""
+        try:
+            return await self._executor.store.read_after(self._run_id, self._cursor)
+        except LogTruncatedError as truncated:
+            earliest = truncated.earliest
+            gap = self._wire.gap(earliest, earliest - self._cursor - 1)
+            if gap is not None:
+                await connection.send(gap)
+                self._cursor = earliest - 1
+                return (), True
+        except LogNotFoundError:
+            pass
+        return (error_event(self._cursor + 1, LogEvictedError().event()),), False
+
+    async def _ended_early(self, connection: Connection) -> bool:
         """Cancel the run of a request that the server cancels, and send how the stream ended.
 
         Returns:
             False if nobody listens, or if the run goes on by itself.
         """
-        if connection.exit is not None or connection.is_sending or self._run.continues:
+        run = self._executor.find(self._run_id)
+        if connection.exit is not None or connection.is_sending or (run and run.continues):
             return False
-        self._executor.cancel(self._run, "shutdown")
+        if run is not None:
+            self._executor.cancel(run, "shutdown")
         await self._send_log(connection)
         return True
-
-
-class _Connection:
-    """One client's connection: writes under a deadline, and a wait that all of interest ends."""
-
-    def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
-        self.exit: StreamExit | None = None
-        self._receive = receive
-        self._send = send
-        self._pace = pace
-        self._loop = loop = asyncio.get_running_loop()
-        self.task = current_task()
-        self._grew = self._ended = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._flush: asyncio.TimerHandle | None = None
-        self._sent_at = loop.time()
-        self._sending_since: float | None = None
-        self._disconnect = loop.create_task(self._watch_for_disconnect())
-        self._check = loop.call_later(self._check_interval, self._check_time)
-
-    @property
-    def is_sending(self) -> bool:
-        """Whether a write waits for the client to read."""
-        return self._sending_since is not None
-
-    @property
-    def heartbeat_is_due(self) -> bool:
-        """Whether nothing was written for the heartbeat's interval."""
-        return self._loop.time() - self._sent_at >= self._pace.heartbeat_interval
-
-    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send the status and the headers."""
-        await self._write({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def send(self, body: bytes) -> None:
-        """Send a piece of the body."""
-        await self._write({"type": "http.response.body", "body": body, "more_body": True})
-
-    async def finish(self) -> None:
-        """Send the end of the body."""
-        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
-        self.leave("finished")
-        watch_the_rest(self._receive, self._send, self._pace.send_timeout)
-
-    def wake(self, ended: bool) -> None:
-        """Note that the log may have grown; its end is not held back."""
-        self._grew = True
-        self._ended = self._ended or ended
-        if self._waiter is not None and (self._flush is None or ended):
-            self._release_when_due()
-
-    async def wait(self) -> None:
-        """Wait until there may be something to read and it may be sent, or to do."""
-        if self.exit is not None:
-            return
-        self._waiter = self._loop.create_future()
-        if self._grew:
-            self._release_when_due()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            self._grew = False
-            self._cancel_flush()
-
-    def leave(self, exit_: StreamExit) -> None:
-        """Note the exit, the first that happens, and stop waiting."""
-        if self.exit is None:
-            self.exit = exit_
-        self._release()
-
-    def close(self) -> None:
-        """Give back what the connection holds on the loop."""
-        self._disconnect.cancel()
-        self._check.cancel()
-        self._cancel_flush()
-
-    async def _write(self, message: Message) -> None:
-        self._sending_since = self._loop.time()
-        await self._send(message)
-        self._sending_since = None
-        self._sent_at = self._loop.time()
-
-    def _release_when_due(self) -> None:
-        """Stop waiting, at once or when events that follow closely have had time to join."""
-        due = self._sent_at + self._pace.flush_interval
-        if self._ended or self._loop.time() >= due:
-            self._release()
-        elif self._flush is None:
-            self._flush = self._loop.call_at(due, self._release)
-
-    def _release(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _cancel_flush(self) -> None:
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-
-    async def _watch_for_disconnect(self) -> None:
-        await wait_for_disconnect(self._receive)
-        self.leave("client_gone")
-
-    @property
-    def _check_interval(self) -> float:
-        return min(self._pace.heartbeat_interval, self._pace.send_timeout)
-
-    def _check_time(self) -> None:
-        """Cut a client that does not read, or wake the reader for a heartbeat."""
-        now = self._loop.time()
-        began = self._sending_since
-        if began is not None and now - began >= self._pace.send_timeout:
-            self._cut()
-            return
-        if self.heartbeat_is_due:
-            self._release()
-        due = self._sent_at + self._pace.heartbeat_interval
-        if began is not None:
-            due = began + self._pace.send_timeout
-        if due <= now:
-            due = now + self._check_interval
-        self._check = self._loop.call_at(min(due, now + self._pace.send_timeout), self._check_time)
-
-    def _cut(self) -> None:
-        """End a write that does not end: free the socket if the server lets us, or leave it."""
-        self.leave("too_slow")
-        if (transport := transport_of(self._receive, self._send)) is not None:
-            _reset(transport)
-        self.task.cancel()
-
-
-def current_task() -> asyncio.Task[Any]:
-    """Return the running task; an ASGI application always runs in one."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-async def wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has left; the body must have been read.
-
-    Some middleware gives the body again and again instead of waiting: then nobody will know.
-    """
-    for _ in range(_REPEATED_BODIES):
-        if (await receive())["type"] == "http.disconnect":
-            return
-    await asyncio.get_running_loop().create_future()
-
-
-def transport_of(*callables: Any) -> asyncio.Transport | None:
-    """Return the connection's transport, if the server is uvicorn.
-
-    ASGI has no word for ending a connection: a server that waits for a client to read goes on
-    waiting after the application has returned. uvicorn's `receive` and `send` are methods of an
-    object that has the transport; frameworks wrap them in closures.
-    """
-    seen: set[int] = set()
-    pending = list(callables)
-    while pending and len(seen) < 200:
-        found = pending.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        owner = getattr(found, "__self__", None)
-        transport = getattr(owner, "transport", None)
-        if hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size"):
-            # Not by its class: uvloop's transports are no asyncio.Transport.
-            return cast("asyncio.Transport", transport)
-        pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
-        pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
-    return None
-
-
-def watch_the_rest(receive: Receive, send: Send, timeout: float) -> None:
-    """Reset the connection of a response that has ended if its client stops reading it.
-
-    Nobody waits for these bytes any more, so nobody else would notice.
-    """
-    transport = transport_of(receive, send)
-    if transport is not None and (unsent := transport.get_write_buffer_size()):
-        loop = asyncio.get_running_loop()
-        loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
 
 
 class OutputResponse(Response):
@@ -338,42 +197,36 @@ class OutputResponse(Response):
         watch_the_rest(receive, send, self._send_timeout)
 
 
-def _reset_unless_read(transport: asyncio.Transport, unsent: int, timeout: float) -> None:
-    """Reset a connection whose client reads none of the rest of an ended response."""
-    left = transport.get_write_buffer_size()
-    if left == 0:
-        return
-    if left >= unsent:
-        _reset(transport)
-        return
+async def wait_for_end(
+    executor: RunExecutor,
+    run_id: RunId,
+    receive: Receive,
+    *,
+    resumable: bool = False,
+    seconds: float | None = None,
+) -> None:
+    """Wait as a reader until a run has ended, its client is gone, or some time has passed."""
     loop = asyncio.get_running_loop()
-    loop.call_later(timeout, _reset_unless_read, transport, left, timeout)
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close at once, without waiting until the client has read what the kernel holds for it."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        with suppress(OSError, struct.error):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
-
-async def wait_for_end(executor: RunExecutor, run: Run, receive: Receive) -> None:
-    """Wait until a run has ended or its client is gone; then leave the run."""
-    executor.join(run)
-    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    unwatch = executor.store.watch(run_id, lambda ended: over.set() if ended else None)
+    executor.join(run_id, resumable=resumable)
     disconnect = loop.create_task(wait_for_disconnect(receive))
-    ended = loop.create_task(run.ended.wait())
+    end = loop.create_task(over.wait())
     try:
-        await asyncio.wait((disconnect, ended), return_when=asyncio.FIRST_COMPLETED)
+        record = await executor.store.get(run_id)
+        if record is not None and not record.ended:
+            await asyncio.wait(
+                (disconnect, end), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
     except asyncio.CancelledError:
-        if disconnect.done() or run.continues:
+        run = executor.find(run_id)
+        if disconnect.done() or run is None or run.continues:
             raise
         executor.cancel(run, "shutdown")
         await run.ended.wait()
         current_task().uncancel()
     finally:
         disconnect.cancel()
-        ended.cancel()
-        executor.leave(run)
+        end.cancel()
+        unwatch()
+        executor.leave(run_id)

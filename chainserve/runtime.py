@@ -1,6 +1,7 @@
 """What hangs on an application: settings, store and executor, a set for each event loop."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -9,9 +10,11 @@ from weakref import WeakKeyDictionary
 from starlette.requests import Request
 
 from chainserve.chain import Chain
+from chainserve.connection import Pace
+from chainserve.executor import RunExecutor
+from chainserve.hooks import Principal
 from chainserve.observability import make_logger
-from chainserve.responses import Pace
-from chainserve.runs import RunExecutor, RunOptions
+from chainserve.runs import RunOptions
 from chainserve.settings import Settings
 from chainserve.stores.memory import MemoryStore
 
@@ -21,8 +24,9 @@ _ATTRIBUTE = "_chainserve_runtimes"
 class Runtime:
     """What the runs of one application on one event loop share."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, principal: Principal | None) -> None:
         self.settings = settings
+        self.principal = principal
         self.log = make_logger(settings)
         self.store = MemoryStore(
             max_log_bytes=settings.max_log_bytes,
@@ -32,7 +36,10 @@ class Runtime:
             run_ttl=settings.run_ttl,
         )
         self.executor = RunExecutor(
-            self.store, cancel_timeout=settings.cancel_timeout, log=self.log
+            self.store,
+            cancel_timeout=settings.cancel_timeout,
+            on_end_timeout=settings.on_end_timeout,
+            log=self.log,
         )
         self.pace = Pace(
             heartbeat_interval=settings.heartbeat_interval,
@@ -40,16 +47,32 @@ class Runtime:
             flush_interval=settings.flush_interval_ms / 1000,
         )
 
-    def run_options(self, chain: Chain, path: str) -> RunOptions:
-        """Return the chain's policy and deadlines, the settings' where it has none."""
+    def retry_ms(self) -> int:
+        """Return a time after which a client reconnects, spread so that not all do at once."""
+        shortest = self.settings.retry_ms
+        return shortest + round(shortest * random.random() / 2)
+
+    def run_options(self, chain: Chain, **requested: Any) -> RunOptions:
+        """Return the chain's policy and deadlines, the settings' where it has none.
+
+        Args:
+            chain: The chain.
+            requested: What the request says, such as `path`; it goes before both where not None.
+        """
         settings = self.settings
-        return RunOptions(
-            path=path,
-            on_disconnect=chain.on_disconnect or settings.on_disconnect,
-            run_timeout=_first(chain.run_timeout, settings.run_timeout),
-            first_event_timeout=_first(chain.first_event_timeout, settings.first_event_timeout),
-            idle_timeout=_first(chain.idle_timeout, settings.idle_timeout),
-        )
+        policy = {
+            "on_disconnect": chain.on_disconnect or settings.on_disconnect,
+            "run_timeout": _first(chain.run_timeout, settings.run_timeout),
+            "first_event_timeout": _first(chain.first_event_timeout, settings.first_event_timeout),
+            "idle_timeout": _first(chain.idle_timeout, settings.idle_timeout),
+            "resume_grace": _first(chain.resume_grace, settings.resume_grace),
+            "retained": _first(chain.retention, settings.retention),
+            "max_output_bytes": settings.max_output_bytes,
+            "on_end": chain.on_end,
+            "translate_error": chain.translate_error,
+        }
+        given = {name: value for name, value in requested.items() if value is not None}
+        return RunOptions(**{**policy, **given})
 
 
 def _first(own: Any, default: Any) -> Any:
@@ -59,8 +82,11 @@ def _first(own: Any, default: Any) -> Any:
 class Runtimes:
     """The runtimes of one root application: one for each event loop, made on first use."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, principal: Principal | None = None
+    ) -> None:
         self._settings = settings
+        self._principal = principal
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
     def current(self) -> Runtime:
@@ -70,7 +96,7 @@ class Runtimes:
         if runtime is None:
             if self._settings is None:
                 self._settings = Settings()
-            runtime = self._of_loop[loop] = Runtime(self._settings)
+            runtime = self._of_loop[loop] = Runtime(self._settings, self._principal)
         return runtime
 
     async def close(self) -> None:
@@ -80,11 +106,13 @@ class Runtimes:
             await runtime.executor.shutdown()
 
 
-def runtimes_on(router: Any, settings: Settings | None = None) -> Runtimes:
+def runtimes_on(
+    router: Any, settings: Settings | None = None, principal: Principal | None = None
+) -> Runtimes:
     """Return the runtimes that hang on a root application's router, made on first use."""
     runtimes = getattr(router, _ATTRIBUTE, None)
     if runtimes is None:
-        runtimes = Runtimes(settings)
+        runtimes = Runtimes(settings, principal)
         setattr(router, _ATTRIBUTE, runtimes)
     return runtimes
 

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from chainserve.types import RunMode, RunStatus
+
 
 class CustomUserType(BaseModel):
     """Base class for input models that the chain wants as they are.
@@ -34,6 +36,36 @@ class BatchResponseMetadata(BaseModel):
 
     responses: list[InvokeResponseMetadata]
     run_ids: list[str]
+
+
+class RunError(BaseModel):
+    """Why a run did not succeed."""
+
+    status_code: int
+    message: str
+    code: str = Field(description="A stable name of the error.")
+
+
+class RunDetails(BaseModel):
+    """What is known of a run; members that are not known yet are left out."""
+
+    run_id: str = Field(description="The run's id, a UUID.")
+    status: RunStatus
+    mode: RunMode
+    stream_url: str = Field(description="Where its log is read, relative to the request's URL.")
+    created_at: str = Field(description="When it was started (RFC 3339).")
+    ended_at: str | None = Field(None, description="When it ended.")
+    output: Any = Field(None, description="The output, if it succeeded and was kept.")
+    error: RunError | None = None
+    usage: dict[str, Any] | None = Field(
+        None, description="The tokens its models counted, as LangChain's UsageMetadata."
+    )
+
+
+class RunList(BaseModel):
+    """The caller's runs, the newest first."""
+
+    runs: list[RunDetails]
 
 
 class ProblemDetails(BaseModel):

@@ -9,14 +9,18 @@ from fastapi import APIRouter, FastAPI
 from langchain_core.runnables import Runnable
 from starlette.responses import Response
 
+from chainserve import openapi
 from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.config import ConfigPipeline
 from chainserve.errors import ConfigurationError
 from chainserve.execution import Execution
-from chainserve.openapi import documentation
 from chainserve.routes.langserve import LangServeRoutes
+from chainserve.routes.paths import any_form
 from chainserve.routes.playground import PlaygroundRoutes
+from chainserve.routes.runs import RunRoutes
 from chainserve.routes.schemas import SchemaRoutes
+from chainserve.routes.starting import RunStarter
+from chainserve.routes.streams import StreamRoutes
 from chainserve.runtime import close_with
 from chainserve.serialization import Serializer
 from chainserve.types import EndpointName, PlaygroundType
@@ -48,9 +52,10 @@ def add_routes(
 ) -> None:
     """Mount a chain's routes on an application.
 
-    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET playground/`, `GET input_schema`,
-    `GET output_schema` and `GET config_schema`, as far as the endpoint lists allow. Nothing else
-    about the application changes, but that runs are ended with its lifespan.
+    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET stream`, the run routes (`runs`),
+    `GET playground/`, `GET input_schema`, `GET output_schema` and `GET config_schema`, as far as
+    the endpoint lists allow, each also below `c/{config_hash}`. Nothing else about the application
+    changes, but that runs are ended with its lifespan.
 
     Args:
         app: A `FastAPI` application, mounted ones included, or an `APIRouter`.
@@ -100,6 +105,42 @@ def add_routes(
         _mount(app, Chain(runnable=runnable, **options))
 
 
+def add_stream_route(
+    app: FastAPI | APIRouter, chain: Runnable[Any, Any] | Chain, path: str = "/stream_chat"
+) -> None:
+    """Mount one plain route that streams a chain's answer as events of text.
+
+    It takes the chain's bare input, by POST as JSON (`{"question": "…"}`) and by GET as parameters
+    (`?question=…`). A chunk is an unnamed event, whose data is its text: what a page's `onmessage`
+    gets. `end` and `error` are named. A page that was cut goes on by itself; one that was reloaded
+    gets the same run with the same `idempotency_key`.
+
+    Args:
+        app: A `FastAPI` application, mounted ones included, or an `APIRouter`.
+        chain: A runnable, or a `Chain`, whose options hold but for its path and endpoint lists.
+        path: The route's path.
+
+    Raises:
+        ConfigurationError: The path is taken, or a schema cannot be made.
+    """
+    router = app.router if isinstance(app, FastAPI) else app
+    declared = chain if isinstance(chain, Chain) else Chain(path=path, runnable=chain)
+    if f"{router.prefix}{path}" in {getattr(route, "path", None) for route in router.routes}:
+        raise ConfigurationError(f"There is a route at {path} already. Give this another path.")
+    execution = Execution(declared)
+    configs = ConfigPipeline(declared, execution.runnable, router.prefix + path)
+    routes = StreamRoutes(RunStarter(declared, execution, configs), plain=True)
+    options: dict[str, Any] = {"dependencies": list(declared.dependencies)}
+    for method, handler, document in (
+        ("POST", routes.post, openapi.plain_stream),
+        ("GET", routes.get, openapi.plain_stream_by_get),
+    ):
+        options |= {"methods": [method], "name": _operation(path), "tags": list(declared.tags)}
+        router.add_api_route(path, handler, **{**options, "include_in_schema": False})
+        router.add_api_route(path, **{**options, **document(execution.input_schema({}))})
+    close_with(router)
+
+
 def _refuse_options(options: Mapping[str, Any]) -> None:
     """Refuse options beside a `Chain`, which has them all: there is one place to look."""
     defaults = {field.name: field.default for field in fields(Chain)} | {"path": ""}
@@ -119,67 +160,92 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     namespace = re.sub(r"[^a-zA-Z0-9]", "_", path.strip("/"))
     execution = Execution(chain)
     configs = ConfigPipeline(chain, execution.runnable, path)
-    verbs = LangServeRoutes(chain, execution, configs, path)
-    schemas = SchemaRoutes(execution, configs)
+    starter = RunStarter(chain, execution, configs)
     models = body_models(
         namespace,
         documented(execution.input_schema({}), f"{namespace}Input"),
         documented(execution.output_schema, f"{namespace}Output"),
         documented(configs.schema, f"{namespace}Config"),
+        chain.modes,
     )
-    add = _Adder(router, chain)
-    add.verb("invoke", verbs.invoke, models)
-    add.verb("batch", verbs.batch, models)
-    add.verb("stream", verbs.stream, models)
-    add.schema("input_schema", schemas.input_schema)
-    add.schema("output_schema", schemas.output_schema)
-    add.schema("config_schema", schemas.config_schema)
+    add = _Adder(router, chain, models)
+    _add_verbs(add, starter)
+    _add_runs(add, RunRoutes(starter))
+    schemas = SchemaRoutes(execution, configs)
+    add.route("GET", "input_schema", schemas.input_schema)
+    add.route("GET", "output_schema", schemas.output_schema)
+    add.route("GET", "config_schema", schemas.config_schema)
     if "playground" in chain.endpoints:
         add.playground(PlaygroundRoutes(chain))
     close_with(router)
 
 
-class _Adder:
-    """Adds the routes of one chain that its endpoint lists leave, each also with a slash."""
+def _add_verbs(add: "_Adder", starter: RunStarter) -> None:
+    """Add what starts a run and answers it."""
+    verbs, streams = LangServeRoutes(starter), StreamRoutes(starter)
+    add.route("POST", "invoke", verbs.invoke, openapi.invoke)
+    add.route("POST", "batch", verbs.batch, openapi.batch)
+    add.route("POST", "stream", streams.post, openapi.stream)
+    add.route("GET", "stream", streams.get, openapi.stream_by_get)
 
-    def __init__(self, router: APIRouter, chain: Chain) -> None:
+
+def _add_runs(add: "_Adder", runs: RunRoutes) -> None:
+    """Add the run routes."""
+    add.route("POST", "runs", runs.create, openapi.create_run)
+    add.route("GET", "runs", runs.list, openapi.list_runs)
+    add.route("GET", "runs", runs.show, openapi.show_run, below="/{run_id}")
+    add.route("DELETE", "runs", runs.delete, openapi.delete_run, below="/{run_id}")
+    add.route("GET", "runs", runs.stream, openapi.stream_run, below="/{run_id}/stream")
+    add.route("POST", "runs", runs.cancel, openapi.cancel_run, below="/{run_id}/cancel")
+
+
+class _Adder:
+    """Adds the routes of one chain that its endpoint lists leave."""
+
+    def __init__(self, router: APIRouter, chain: Chain, models: BodyModels) -> None:
         self._router = router
         self._chain = chain
+        self._models = models
         self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
 
-    def verb(self, endpoint: EndpointName, handler: _Handler, models: BodyModels) -> None:
-        """Add a verb: the route that works, and behind it the one that documents it."""
-        if endpoint not in self._chain.endpoints:
-            return
-        path = self._path(endpoint)
-        hidden = {**self._options(endpoint, "POST"), "include_in_schema": False}
-        self._router.add_api_route(path, handler, **hidden)
-        self._router.add_api_route(f"{path}/", handler, **hidden)
-        shown = {**self._documented(endpoint, "POST"), **documentation(endpoint, models)}
-        self._router.add_api_route(path, **shown)
+    def route(
+        self,
+        method: str,
+        endpoint: EndpointName,
+        handler: _Handler,
+        document: Callable[[BodyModels], openapi.Documentation] | None = None,
+        *,
+        below: str = "",
+    ) -> None:
+        """Add the route that works, and behind it the one that is in the OpenAPI document.
 
-    def schema(self, endpoint: EndpointName, handler: _Handler) -> None:
-        """Add a schema route."""
+        Args:
+            method: The HTTP method.
+            endpoint: The endpoint that the lists know it by.
+            handler: What answers.
+            document: What describes it; the handler itself when None.
+            below: What follows the endpoint in the path.
+        """
         if endpoint not in self._chain.endpoints:
             return
-        path = self._path(endpoint)
-        hidden = {**self._options(endpoint, "GET"), "include_in_schema": False}
-        summary = endpoint.replace("_", " ").capitalize()
-        shown = {**self._documented(endpoint, "GET"), "summary": summary}
-        self._router.add_api_route(path, handler, **shown)
-        self._router.add_api_route(f"{path}/", handler, **hidden)
+        hashes = "config_hashes" in self._chain.endpoints
+        path = any_form(self._chain.path, endpoint + below, hashes=hashes)
+        options = self._options(method, endpoint)
+        self._router.add_api_route(path, handler, **options, include_in_schema=False)
+        shown = f"{self._chain.path}/{endpoint}{below}"
+        described = document(self._models) if document else _described(handler, endpoint)
+        options = {**options, "name": _operation(shown), "tags": self._tags}
+        self._router.add_api_route(shown, **{**options, **described})
 
     def playground(self, routes: PlaygroundRoutes) -> None:
         """Add the playground's page and the files beside it; they are no part of the API."""
-        path = self._path("playground")
-        options = {**self._options("playground", "GET"), "include_in_schema": False}
-        self._router.add_api_route(path, routes.with_slash, **options)
-        self._router.add_api_route(f"{path}/{{file:path}}", routes.page, **options)
+        hashes = "config_hashes" in self._chain.endpoints
+        options = {**self._options("GET", "playground"), "include_in_schema": False}
+        page = any_form(self._chain.path, "playground", hashes=hashes, slash=False)
+        self._router.add_api_route(page, routes.with_slash, **options)
+        self._router.add_api_route(f"{page}/{{file:path}}", routes.page, **options)
 
-    def _path(self, endpoint: EndpointName) -> str:
-        return f"{self._chain.path}/{endpoint}"
-
-    def _options(self, endpoint: EndpointName, method: str) -> dict[str, Any]:
+    def _options(self, method: str, endpoint: EndpointName) -> dict[str, Any]:
         """Return what all routes of an endpoint have in common."""
         return {
             "methods": [method],
@@ -187,14 +253,19 @@ class _Adder:
             "dependencies": list(self._chain.dependencies),
         }
 
-    def _documented(self, endpoint: EndpointName, method: str) -> dict[str, Any]:
-        """Return the options of a route that is in the OpenAPI document.
 
-        FastAPI makes operation ids of name and path with all but letters and digits levelled, so
-        the name tells paths apart that differ in the rest.
-        """
-        name = re.sub(r"[^a-zA-Z0-9_]", _spelled, self._path(endpoint).lstrip("/"))
-        return {**self._options(endpoint, method), "name": name, "tags": self._tags}
+def _described(handler: _Handler, endpoint: EndpointName) -> openapi.Documentation:
+    """Return the description of a route that FastAPI describes by itself."""
+    return {"endpoint": handler, "summary": endpoint.replace("_", " ").capitalize()}
+
+
+def _operation(path: str) -> str:
+    """Return the name of a route that is in the OpenAPI document.
+
+    FastAPI makes operation ids of name and path with all but letters and digits levelled, so the
+    name tells paths apart that differ in the rest.
+    """
+    return re.sub(r"[^a-zA-Z0-9_]", _spelled, path.lstrip("/"))
 
 
 def _spelled(character: re.Match[str]) -> str:

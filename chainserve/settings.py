@@ -1,9 +1,11 @@
 """The settings of a server: environment variables `CHAINSERVE_*`, each a bound or a default."""
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chainserve.types import DisconnectMode
 
@@ -47,6 +49,11 @@ class Settings(BaseSettings):
     on_disconnect: DisconnectMode = Field(
         default="cancel", description="Whether a run ends or goes on when its last reader leaves."
     )
+    resume_grace: float = Field(
+        default=15,
+        ge=0,
+        description="How long a run that can be resumed waits for a reader to come back.",
+    )
     run_timeout: float = Field(default=3600, gt=0, description="The longest a run may take.")
     first_event_timeout: float | None = Field(
         default=None, gt=0, description="The longest a stream may take to its first chunk."
@@ -72,10 +79,21 @@ class Settings(BaseSettings):
         ge=0,
         description="How long events may wait to share a write; 0 writes each at once.",
     )
+    retry_ms: int = Field(
+        default=1000,
+        ge=0,
+        description="Milliseconds after which a browser reconnects; up to half as much is added.",
+    )
+    max_wait: float = Field(
+        default=60, ge=0, description="The longest that `Prefer: wait` may hold an answer back."
+    )
+    retention: bool = Field(
+        default=True, description="Whether anything of a run is kept once it has ended."
+    )
     max_log_bytes: int = Field(
         default=256 * 2**20,
         gt=0,
-        description="All event logs together; the oldest finished one goes first.",
+        description="All event logs and outputs together; the oldest finished run's go first.",
     )
     max_run_log_bytes: int = Field(
         default=32 * 2**20, gt=0, description="One run's event log; its oldest events go first."
@@ -91,6 +109,88 @@ class Settings(BaseSettings):
         gt=0,
         description="How many run records are kept; the oldest finished go first.",
     )
+    max_output_bytes: int = Field(
+        default=2**20, ge=0, description="A larger output is not kept in the run's record."
+    )
+    list_all_runs: bool = Field(
+        default=False,
+        description="Whether runs are listed to anybody where no principal is configured.",
+    )
+    on_end_timeout: float = Field(
+        default=10, gt=0, description="The longest that a chain's `on_end` hook may take."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins of pages that may call this server, separated by commas; `*` is any.",
+    )
+    cors_credentials: bool = Field(
+        default=False, description="Whether those pages may send cookies."
+    )
     shutdown_grace_period: float = Field(
         default=5, ge=0, description="How long open streams may go on after a signal to stop."
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(filter(None, (part.strip() for part in value.split(","))))
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if origins == ("*",):
+            return origins
+        for origin in origins:
+            _refuse_unless_origin(origin)
+        return origins
+
+    @model_validator(mode="after")
+    def _no_cookies_from_anywhere(self) -> Self:
+        if self.cors_credentials and self.cors_origins == ("*",):
+            raise ValueError(
+                "cors_credentials lets pages send cookies, so cors_origins cannot be '*'. "
+                "List the origins of those pages."
+            )
+        return self
+
+
+def _refuse_unless_origin(origin: str) -> None:
+    """Raise a `ValueError` that says the mend, unless this is an origin as browsers send it."""
+    if origin == "*":
+        raise ValueError("'*' is any origin, so it stands alone: leave out the others.")
+    if "*" in origin:
+        raise ValueError(f"{origin!r}: there are no patterns. List each origin, or '*' alone.")
+    if origin.lower() == "null":
+        raise ValueError(
+            "'null' is every sandboxed frame and local file, of any site. "
+            "Serve the page from an origin of its own and list that."
+        )
+    if not origin.isascii():
+        raise ValueError(f"{origin!r}: write the host as browsers send it, as 'xn--...'.")
+    if "://" not in origin:
+        raise ValueError(f"{origin!r} has no scheme. Write one such as 'https://app.example'.")
+    if (exact := _as_browsers_send(origin)) is None:
+        raise ValueError(f"{origin!r} is not an origin. Write one such as 'https://app.example'.")
+    if origin != exact:
+        raise ValueError(f"{origin!r} is not an origin as browsers send it. Write {exact!r}.")
+
+
+def _as_browsers_send(url: str) -> str | None:
+    """Return the origin of a URL: scheme, host, and a port other than the scheme's own."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    if not parts.scheme or not _HOST.fullmatch(host):
+        return None
+    host = f"[{host}]" if ":" in host else host
+    if port is None or port == _DEFAULT_PORTS.get(parts.scheme):
+        return f"{parts.scheme}://{host}"
+    return f"{parts.scheme}://{host}:{port}"
+
+
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}

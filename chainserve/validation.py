@@ -1,7 +1,8 @@
 """Inputs checked and unpacked, and the models of bodies: `langserve.validation`'s counterpart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pydantic_core
 from langchain_core.load.serializable import Serializable
@@ -11,6 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from chainserve.errors import InvalidInputError, InvalidJSONError
 from chainserve.schema import BatchResponseMetadata, CustomUserType, InvokeResponseMetadata
+from chainserve.types import DisconnectMode, RunMode
 
 MAX_ERRORS = 100
 """How many errors of one input are answered."""
@@ -112,6 +114,13 @@ class InvokeEnvelope(BaseModel):
 
     input: Any
     config: dict[str, Any] | None = None
+    on_disconnect: DisconnectMode | None = None
+
+
+class RunEnvelope(InvokeEnvelope):
+    """The members of a `runs` body; without a mode it is the chain's first."""
+
+    mode: str | None = None
 
 
 class BatchEnvelope(BaseModel):
@@ -119,9 +128,10 @@ class BatchEnvelope(BaseModel):
 
     inputs: list[Any]
     config: dict[str, Any] | list[dict[str, Any]] | None = None
+    on_disconnect: DisconnectMode | None = None
 
 
-_Envelope = TypeVar("_Envelope", InvokeEnvelope, BatchEnvelope)
+_Envelope = TypeVar("_Envelope", InvokeEnvelope, RunEnvelope, BatchEnvelope)
 
 
 def validate_envelope(model: type[_Envelope], body: Any) -> _Envelope:
@@ -144,9 +154,12 @@ class BodyModels:
     invoke_response: type[BaseModel]
     batch_request: type[BaseModel]
     batch_response: type[BaseModel]
+    run_request: type[BaseModel]
 
 
-def body_models(namespace: str, input_type: Any, output_type: Any, config_type: Any) -> BodyModels:
+def body_models(
+    namespace: str, input_type: Any, output_type: Any, config_type: Any, modes: Sequence[RunMode]
+) -> BodyModels:
     """Return the models of a chain's bodies, their names prefixed so that chains do not collide."""
     config = config_type
     kwargs: Any = (dict[str, Any], Field({}, description="Accepted and not used."))
@@ -155,12 +168,32 @@ def body_models(namespace: str, input_type: Any, output_type: Any, config_type: 
         config | list[config],  # type: ignore[valid-type]
         Field({}, description="One config for all inputs, or a list of one for each."),
     )
+    input_: Any = (input_type, Field(description="The input of the chain."))
+    on_disconnect: Any = (
+        DisconnectMode | None,
+        Field(None, description="What becomes of the run when its last reader leaves."),
+    )
+    mode: Any = (str | None, None)
+    if modes:
+        mode = (
+            Literal[tuple(modes)],
+            Field(modes[0], description="What the run does with the chain."),
+        )
     return BodyModels(
         invoke_request=create_model(
             f"{namespace}InvokeRequest",
-            input=(input_type, Field(description="The input of the chain.")),
+            input=input_,
             config=one_config,
             kwargs=kwargs,
+            on_disconnect=on_disconnect,
+        ),
+        run_request=create_model(
+            f"{namespace}RunRequest",
+            input=input_,
+            config=one_config,
+            kwargs=kwargs,
+            mode=mode,
+            on_disconnect=on_disconnect,
         ),
         invoke_response=create_model(
             f"{namespace}InvokeResponse",
@@ -172,6 +205,7 @@ def body_models(namespace: str, input_type: Any, output_type: Any, config_type: 
             inputs=(list[input_type], Field(description="The inputs, one run for each.")),
             config=many_configs,
             kwargs=kwargs,
+            on_disconnect=on_disconnect,
         ),
         batch_response=create_model(
             f"{namespace}BatchResponse",

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from chainserve import add_routes
-from chainserve.runs import Run, RunExecutor
+from chainserve.executor import RunExecutor
+from chainserve.runs import Run
 from chainserve.runtime import runtimes_on
 from chainserve.settings import Settings
 from tests._bridge import Response

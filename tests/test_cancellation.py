@@ -219,8 +219,8 @@ async def test_first_event_timeout_is_met_by_the_first_event() -> None:
     async with open_stream(app, "POST", "/chain/stream", json={"input": 1}) as stream:
         await stream.next_event()
         run = only_run(app)
-        assert run.timer is not None
-        assert run.timer.when() - asyncio.get_running_loop().time() > 50
+        assert run.deadline is not None
+        assert run.deadline.when() - asyncio.get_running_loop().time() > 50
         chain.gate.set()
         assert (await stream.read()).endswith(b"event: end\r\n\r\n")
 

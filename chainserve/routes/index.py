@@ -25,7 +25,7 @@ class ChainDescription(BaseModel):
     tags: list[str]
     model: str | None = Field(description='The model that answers; "offline-demo" needs no key.')
     examples: list[Any] = Field(description="Inputs worth trying.")
-    endpoints: list[str] = Field(description="The LangServe endpoints that are mounted.")
+    endpoints: list[str] = Field(description="The endpoints that are mounted.")
     streams: bool = Field(description="Whether its output comes in more than one piece.")
     playground_type: PlaygroundType
 

@@ -1,4 +1,4 @@
-"""invoke, batch and stream, with LangServe's bodies, status codes and bytes."""
+"""LangServe's `invoke` and `batch`, with its bodies, status codes and bytes."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -8,120 +8,83 @@ from langchain_core.runnables import RunnableConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chainserve.chain import Chain
-from chainserve.config import ConfigPipeline, ensure_run_id
 from chainserve.errors import (
     BatchTooLargeError,
     ChainServeError,
     InvalidConfigError,
+    OutputNotKeptError,
     RunCancelledError,
     RunFailedError,
 )
-from chainserve.execution import Execution
-from chainserve.observability import request_id_of
+from chainserve.execution import Work
 from chainserve.problems import handles, has_handler_for, problem_response
-from chainserve.responses import EventStreamResponse, OutputResponse, wait_for_end
-from chainserve.routes.requests import Body, answers_errors, read_json
-from chainserve.runs import Run
+from chainserve.responses import OutputResponse, wait_for_end
+from chainserve.routes.requests import answers_errors
+from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of
+from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
-from chainserve.types import EndpointName, RunId
+from chainserve.types import RunId
 from chainserve.validation import BatchEnvelope, InvokeEnvelope, validate_envelope
-from chainserve.wire.projections import LangServeWire
 
 
 class LangServeRoutes:
-    """The handlers of one chain.
+    """The handlers of one chain's `invoke` and `batch`.
 
     Args:
-        chain: The declaration.
-        execution: Its runnable.
-        configs: Its config pipeline.
-        path: Where it is mounted, the router's prefix included, as far as that is known.
+        starter: Starts the chain's runs.
     """
 
-    def __init__(
-        self, chain: Chain, execution: Execution, configs: ConfigPipeline, path: str
-    ) -> None:
-        self._chain = chain
-        self._execution = execution
-        self._configs = configs
-        self._path = path
+    def __init__(self, starter: RunStarter) -> None:
+        self._starter = starter
+        self._execution = starter.execution
 
     @answers_errors
     async def invoke(self, request: Request) -> Response:
         """Run the chain once and answer its output."""
-        runtime = runtime_of(request)
-        value, config = await self._input_and_config(request, runtime, "invoke")
-        run_id = ensure_run_id(config)
-        run = await runtime.executor.start_call(
-            [run_id],
-            "invoke",
-            self._execution.invoke(value, config),
-            runtime.run_options(self._chain, self._path),
-            request_id=request_id_of(request.scope),
+        read = await self._starter.read(request)
+        body = validate_envelope(InvokeEnvelope, read.data)
+        config = await self._starter.config(body.config, read.request, "invoke")
+        work = self._execution.invoke(self._execution.parse_input(body.input, config), config)
+        asked = Asked(
+            endpoint="invoke",
+            content=read.text,
+            idempotency_key=idempotency_key_of(request),
+            on_disconnect=body.on_disconnect,
         )
-        return await self._answer(request, runtime, run, _invoke_body)
-
-    @answers_errors
-    async def stream(self, request: Request) -> Response:
-        """Run the chain once and stream its chunks."""
-        runtime = runtime_of(request)
-        value, config = await self._input_and_config(request, runtime, "stream")
-        run_id = ensure_run_id(config)
-        run = await runtime.executor.start_stream(
-            run_id,
-            self._execution.stream(value, config),
-            runtime.run_options(self._chain, self._path),
-            request_id=request_id_of(request.scope),
-        )
-        return EventStreamResponse(runtime.executor, run, LangServeWire(), runtime.pace)
+        return await self._answer(request, work, asked, _invoke_body)
 
     @answers_errors
     async def batch(self, request: Request) -> Response:
         """Run the chain for each input and answer the outputs in order."""
         runtime = runtime_of(request)
-        read = await self._read(request, runtime)
+        read = await self._starter.read(request)
         self._check_size(read.data, runtime)
         body = validate_envelope(BatchEnvelope, read.data)
-        configs = await self._batch_configs(body, read.request, runtime)
+        configs = await self._configs(body, read.request, runtime)
         values = [
             self._execution.parse_input(value, config, loc=("inputs", index))
             for index, (value, config) in enumerate(zip(body.inputs, configs, strict=True))
         ]
-        run_ids = [ensure_run_id(config) for config in configs]
-        if not run_ids:
+        if not values:
             return OutputResponse(_batch_body((), ()), runtime.settings.send_timeout)
-        run = await runtime.executor.start_call(
-            run_ids,
-            "batch",
-            self._execution.batch(values, configs),
-            runtime.run_options(self._chain, self._path),
-            request_id=request_id_of(request.scope),
+        asked = Asked(
+            endpoint="batch",
+            content=read.text,
+            idempotency_key=idempotency_key_of(request),
+            on_disconnect=body.on_disconnect,
         )
-        return await self._answer(request, runtime, run, _batch_body)
-
-    async def _read(self, request: Request, runtime: Runtime) -> Body:
-        bound = self._chain.max_body_bytes or runtime.settings.max_body_bytes
-        return await read_json(request, bound)
-
-    async def _input_and_config(
-        self, request: Request, runtime: Runtime, endpoint: EndpointName
-    ) -> tuple[object, RunnableConfig]:
-        """Return what an invoke or stream body asks for, checked."""
-        read = await self._read(request, runtime)
-        body = validate_envelope(InvokeEnvelope, read.data)
-        config = await self._configs.build(body.config, read.request, endpoint=endpoint)
-        return self._execution.parse_input(body.input, config), config
+        work = self._execution.batch(values, configs)
+        return await self._answer(request, work, asked, _batch_body)
 
     def _check_size(self, body: object, runtime: Runtime) -> None:
         """Refuse too many inputs or configs before any is looked at."""
         members = body if isinstance(body, dict) else {}
-        bound = self._chain.max_batch_size or runtime.settings.max_batch_size
+        bound = self._starter.chain.max_batch_size or runtime.settings.max_batch_size
         for listed in (members.get("inputs"), members.get("config")):
             if isinstance(listed, list) and len(listed) > bound:
                 raise BatchTooLargeError(len(listed), bound)
 
-    async def _batch_configs(
+    async def _configs(
         self, body: BatchEnvelope, request: Request, runtime: Runtime
     ) -> list[RunnableConfig]:
         """Return a config for each input, with the bound on how many run at once."""
@@ -131,33 +94,45 @@ class LangServeRoutes:
                 raise InvalidConfigError(
                     f"Number of configs ({len(body.config)}) must match number of inputs ({size})"
                 )
-            configs = [
-                await self._configs.build(sent, request, endpoint="batch") for sent in body.config
-            ]
+            configs = [await self._starter.config(sent, request, "batch") for sent in body.config]
         else:
-            configs = _repeated(
-                await self._configs.build(body.config, request, endpoint="batch"), size
-            )
-        bound = self._chain.max_concurrency or runtime.settings.max_concurrency
+            configs = _repeated(await self._starter.config(body.config, request, "batch"), size)
+        bound = self._starter.chain.max_concurrency or runtime.settings.max_concurrency
         for config in configs:
             config["max_concurrency"] = min(config.get("max_concurrency") or bound, bound)
         return configs
 
     async def _answer(
-        self, request: Request, runtime: Runtime, run: Run, body: "_Body"
+        self, request: Request, work: Work, asked: Asked, body: "_Body"
     ) -> Response:
         """Answer a run's outputs, or its error; the run is left if the client does not wait."""
-        await wait_for_end(runtime.executor, run, request.receive)
-        if run.status == "success":
-            return OutputResponse(body(run.ids, run.outputs), runtime.settings.send_timeout)
+        runtime = runtime_of(request)
+        run = await self._starter.start(request, work, asked)
+        if isinstance(run, Run):
+            resumable = asked.idempotency_key is not None
+            await wait_for_end(runtime.executor, run.id, request.receive, resumable=resumable)
+            if not run.is_over:
+                return problem_response(RunCancelledError())  # The client is gone.
         if run.error is None:
-            return problem_response(RunCancelledError())
+            return OutputResponse(body(run.ids, _known(run)), runtime.settings.send_timeout)
         if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
             raise run.exception
         return problem_response(run.error)
 
 
 _Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes]], bytes]
+
+
+def _known(run: Run | PastRun) -> Sequence[bytes]:
+    """Return the outputs of a run.
+
+    Raises:
+        OutputNotKeptError: It ended before, and not all of its outputs were kept.
+    """
+    outputs = [output for output in run.outputs if output is not None]
+    if len(outputs) < len(run.ids):
+        raise OutputNotKeptError(run.id)
+    return outputs
 
 
 def _is_for_the_application(

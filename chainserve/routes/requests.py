@@ -48,7 +48,7 @@ async def read_json(request: Request, max_body_bytes: int) -> "Body":
         raise UnsupportedMediaTypeError(
             f"The Content-Type is {media_type or 'missing'}. Send Content-Type: application/json."
         )
-    return Body(body, _with_body(request, text))
+    return Body(body, text, _with_body(request, text))
 
 
 class Body(NamedTuple):
@@ -56,10 +56,12 @@ class Body(NamedTuple):
 
     Attributes:
         data: What the JSON stands for.
+        text: The JSON.
         request: The request for those who come after, who may read the body again.
     """
 
     data: Any
+    text: bytes
     request: Request
 
 

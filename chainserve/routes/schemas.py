@@ -23,12 +23,18 @@ class SchemaRoutes:
 
     @answers_errors
     async def input_schema(self, request: Request) -> Response:
-        """Answer the JSON schema of the input."""
+        """Answer the JSON schema of the input, which the config in the URL may change."""
+        if config_hash := request.path_params.get("config_hash"):
+            config = self._configs.schema_config(config_hash)
+            return _json(_schema(lambda: self._execution.input_schema(config)))
         return _json(self._input)
 
     @answers_errors
     async def output_schema(self, request: Request) -> Response:
-        """Answer the JSON schema of the output."""
+        """Answer the JSON schema of the output, which the config in the URL may change."""
+        if config_hash := request.path_params.get("config_hash"):
+            config = self._configs.schema_config(config_hash)
+            return _json(_schema(lambda: self._execution.output_schema_for(config)))
         return _json(self._output)
 
     @answers_errors

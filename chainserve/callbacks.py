@@ -1,0 +1,57 @@
+"""What a run tells of itself while LangChain runs it: its final output and its token usage."""
+
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+NOTHING: Any = object()
+"""The output of a run that has told none."""
+
+
+class RunObserver(BaseCallbackHandler):
+    """Notes the output of one root run and the usage of all models below it.
+
+    It runs inline: LangChain would start a task, or hop to a thread, for each token otherwise.
+
+    Attributes:
+        output: What the root run returned, or `NOTHING`.
+        usage: The tokens of all models together; None if none counted them.
+    """
+
+    run_inline = True
+
+    def __init__(self, run_id: UUID) -> None:
+        self._run_id = run_id
+        self.output: Any = NOTHING
+        self.usage: UsageMetadata | None = None
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note the output of the root run."""
+        self._note(outputs, run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note the output of a root run that is a tool."""
+        self._note(output, run_id)
+
+    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note the output of a root run that is a retriever."""
+        self._note(documents, run_id)
+
+    def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing; without this, LangChain writes all messages as text to tell of the start."""
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Add a model's usage; note its message if it is the root run."""
+        for generation in (first for prompt in response.generations for first in prompt[:1]):
+            message = generation.message if isinstance(generation, ChatGeneration) else None
+            self._note(generation.text if message is None else message, run_id)
+            if isinstance(message, AIMessage) and message.usage_metadata is not None:
+                self.usage = add_usage(self.usage, message.usage_metadata)
+
+    def _note(self, output: Any, run_id: UUID) -> None:
+        if run_id == self._run_id:
+            self.output = output

@@ -1,0 +1,253 @@
+"""One client's connection: what a response knows of it beside ASGI's `receive` and `send`."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from starlette.types import Message, Receive, Send
+
+from chainserve.types import StreamExit
+
+_REPEATED_BODIES = 10
+"""How often a body may come again before its end is no longer waited for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """The times of a stream, in seconds.
+
+    Attributes:
+        heartbeat_interval: After so long without a write, a heartbeat is sent.
+        send_timeout: A client that reads nothing for so long is cut off.
+        flush_interval: How long an event may wait to share a write with the next.
+    """
+
+    heartbeat_interval: float
+    send_timeout: float
+    flush_interval: float
+
+
+class Connection:
+    """One client's connection: writes under a deadline, and a wait that all of interest ends."""
+
+    def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
+        self.exit: StreamExit | None = None
+        self._receive = receive
+        self._send = send
+        self._pace = pace
+        self._loop = loop = asyncio.get_running_loop()
+        self.task = current_task()
+        self._grew = self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._flush: asyncio.TimerHandle | None = None
+        self._sent_at = loop.time()
+        self._sending_since: float | None = None
+        self._disconnect = loop.create_task(self._watch_for_disconnect())
+        self._check = loop.call_later(self._check_interval, self._check_time)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a write waits for the client to read."""
+        return self._sending_since is not None
+
+    @property
+    def heartbeat_is_due(self) -> bool:
+        """Whether nothing was written for the heartbeat's interval."""
+        return self._loop.time() - self._sent_at >= self._pace.heartbeat_interval
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send the status and the headers."""
+        await self._write({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, body: bytes) -> None:
+        """Send a piece of the body."""
+        await self._write({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self) -> None:
+        """Send the end of the body."""
+        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+        self.leave("finished")
+        watch_the_rest(self._receive, self._send, self._pace.send_timeout)
+
+    async def break_off(self) -> None:
+        """Close the connection without the end of the body, so that the client knows of the cut.
+
+        A server other than uvicorn does so when the application returns early.
+        """
+        self.leave("broken_off")
+        if (transport := transport_of(self._receive, self._send)) is None:
+            return
+        transport.close()
+        await asyncio.wait((self._disconnect,), timeout=self._pace.send_timeout)
+        if not self._disconnect.done():
+            _reset(transport)
+
+    @property
+    def log_has_ended(self) -> bool:
+        """Whether nothing more will be written to the log."""
+        return self._ended
+
+    def wake(self, ended: bool) -> None:
+        """Note that the log may have grown; its end is not held back."""
+        self._grew = True
+        self._ended = self._ended or ended
+        if self._waiter is not None and (self._flush is None or ended):
+            self._release_when_due()
+
+    async def wait(self) -> None:
+        """Wait until there may be something to read and it may be sent, or to do."""
+        if self.exit is not None:
+            return
+        self._waiter = self._loop.create_future()
+        if self._grew:
+            self._release_when_due()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            self._grew = False
+            self._cancel_flush()
+
+    def leave(self, exit_: StreamExit) -> None:
+        """Note the exit, the first that happens, and stop waiting."""
+        if self.exit is None:
+            self.exit = exit_
+        self._release()
+
+    def close(self) -> None:
+        """Give back what the connection holds on the loop."""
+        self._disconnect.cancel()
+        self._check.cancel()
+        self._cancel_flush()
+
+    async def _write(self, message: Message) -> None:
+        self._sending_since = self._loop.time()
+        await self._send(message)
+        self._sending_since = None
+        self._sent_at = self._loop.time()
+
+    def _release_when_due(self) -> None:
+        """Stop waiting, at once or when events that follow closely have had time to join."""
+        due = self._sent_at + self._pace.flush_interval
+        if self._ended or self._loop.time() >= due:
+            self._release()
+        elif self._flush is None:
+            self._flush = self._loop.call_at(due, self._release)
+
+    def _release(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _cancel_flush(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+
+    async def _watch_for_disconnect(self) -> None:
+        await wait_for_disconnect(self._receive)
+        self.leave("client_gone")
+
+    @property
+    def _check_interval(self) -> float:
+        return min(self._pace.heartbeat_interval, self._pace.send_timeout)
+
+    def _check_time(self) -> None:
+        """Cut a client that does not read, or wake the reader for a heartbeat."""
+        now = self._loop.time()
+        began = self._sending_since
+        if began is not None and now - began >= self._pace.send_timeout:
+            self._cut()
+            return
+        if self.heartbeat_is_due:
+            self._release()
+        due = self._sent_at + self._pace.heartbeat_interval
+        if began is not None:
+            due = began + self._pace.send_timeout
+        if due <= now:
+            due = now + self._check_interval
+        self._check = self._loop.call_at(min(due, now + self._pace.send_timeout), self._check_time)
+
+    def _cut(self) -> None:
+        """End a write that does not end: free the socket if the server lets us, or leave it."""
+        self.leave("too_slow")
+        if (transport := transport_of(self._receive, self._send)) is not None:
+            _reset(transport)
+        self.task.cancel()
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the running task; an ASGI application always runs in one."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return when the client has left; the body must have been read.
+
+    Some middleware gives the body again and again instead of waiting: then nobody will know.
+    """
+    for _ in range(_REPEATED_BODIES):
+        if (await receive())["type"] == "http.disconnect":
+            return
+    await asyncio.get_running_loop().create_future()
+
+
+def transport_of(*callables: Any) -> asyncio.Transport | None:
+    """Return the connection's transport, if the server is uvicorn.
+
+    ASGI has no word for ending a connection: a server that waits for a client to read goes on
+    waiting after the application has returned. uvicorn's `receive` and `send` are methods of an
+    object that has the transport; frameworks wrap them in closures.
+    """
+    seen: set[int] = set()
+    pending = list(callables)
+    while pending and len(seen) < 200:
+        found = pending.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        owner = getattr(found, "__self__", None)
+        transport = getattr(owner, "transport", None)
+        if hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size"):
+            # Not by its class: uvloop's transports are no asyncio.Transport.
+            return cast("asyncio.Transport", transport)
+        pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
+        pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
+    return None
+
+
+def watch_the_rest(receive: Receive, send: Send, timeout: float) -> None:
+    """Reset the connection of a response that has ended if its client stops reading it.
+
+    Nobody waits for these bytes any more, so nobody else would notice.
+    """
+    transport = transport_of(receive, send)
+    if transport is not None and (unsent := transport.get_write_buffer_size()):
+        loop = asyncio.get_running_loop()
+        loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
+
+
+def _reset_unless_read(transport: asyncio.Transport, unsent: int, timeout: float) -> None:
+    """Reset a connection whose client reads none of the rest of an ended response."""
+    left = transport.get_write_buffer_size()
+    if left == 0:
+        return
+    if left >= unsent:
+        _reset(transport)
+        return
+    loop = asyncio.get_running_loop()
+    loop.call_later(timeout, _reset_unless_read, transport, left, timeout)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close at once, without waiting until the client has read what the kernel holds for it."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with suppress(OSError, struct.error):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

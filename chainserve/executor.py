@@ -1,0 +1,294 @@
+"""Who executes runs: starts them, lets readers join and leave, and ends each exactly once."""
+
+import asyncio
+import inspect
+from collections.abc import Coroutine
+from contextlib import aclosing, suppress
+from contextvars import Context
+from typing import Any, Protocol
+
+from chainserve.errors import (
+    ChainServeError,
+    IdempotencyKeyReusedError,
+    RunCancelledError,
+    RunFailedError,
+    RunTimeoutError,
+)
+from chainserve.execution import Work
+from chainserve.hooks import EndedRun, OnEnd
+from chainserve.runs import PastRun, Run, RunOptions
+from chainserve.stores.base import RunRecord, Store
+from chainserve.types import CancelReason, RunId
+from chainserve.wire.events import Event, metadata_event
+
+_CHUNKS_A_TURN = 64
+"""After so many chunks, a run lets others have the loop."""
+
+_SIBLINGS_TIMEOUT = 0.1
+"""Seconds in which what a failed step leaves running may end before the failure is told."""
+
+_JOIN_TIMEOUT = 5.0
+"""Seconds in which the response of a run must have begun to read it."""
+
+_FAREWELL_TIMEOUT = 1.0
+"""Seconds in which the readers of a server that stops may send how their runs ended."""
+
+
+class RunLogger(Protocol):
+    """Where ended runs and unexpected errors are written: a structlog logger."""
+
+    def info(self, event: str, **fields: Any) -> Any:
+        """Write a line."""
+
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Write a line that asks for attention."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Write a line about a failure."""
+
+
+class RunExecutor:
+    """Starts runs, lets readers join and leave them, and ends each exactly once.
+
+    Args:
+        store: Keeps the records and logs.
+        cancel_timeout: Seconds a cancelled run has to end before it is left behind.
+        on_end_timeout: Seconds that a chain's `on_end` hook may take.
+        log: Where ended runs are written, one line each.
+    """
+
+    def __init__(
+        self, store: Store, *, cancel_timeout: float, on_end_timeout: float, log: RunLogger
+    ) -> None:
+        self.store = store
+        self.cancel_timeout = cancel_timeout
+        self._on_end_timeout = on_end_timeout
+        self._log = log
+        self._live: dict[RunId, Run] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._joined = 0
+        self._all_left = asyncio.Event()
+
+    @property
+    def live(self) -> frozenset[Run]:
+        """The runs that have not ended."""
+        return frozenset(self._live.values())
+
+    def find(self, run_id: RunId) -> Run | None:
+        """Return the run that has this id and has not ended."""
+        return self._live.get(run_id)
+
+    async def start(self, work: Work, options: RunOptions) -> Run | PastRun:
+        """Start a run; or return the one that its idempotency key started before.
+
+        Raises:
+            RunIdInUseError: The store has a run with one of its ids.
+            IdempotencyKeyReusedError: The key started a run for another request.
+        """
+        run = Run(work, options, asyncio.get_running_loop().time())
+        records = run.records()
+        before = await self._create(run, records)
+        if before is not None:
+            return await self._attach(before, options)
+        self._live |= dict.fromkeys(run.ids, run)
+        if run.has_log:
+            await self.store.append(run.id, (metadata_event(run.id),))
+        run.next_seq = 1
+        self._start(run)
+        return run
+
+    def join(self, run_id: RunId, *, resumable: bool = False) -> None:
+        """Count a reader of the run, who can come back after leaving if it is resumable."""
+        self._joined += 1
+        self._all_left.clear()
+        if (run := self._live.get(run_id)) is not None:
+            run.readers += 1
+            run.resumable = run.resumable or resumable
+
+    def leave(self, run_id: RunId) -> None:
+        """Count a reader less; the run's policy says what follows when the last one left."""
+        self._joined -= 1
+        if self._joined == 0:
+            self._all_left.set()
+        if (run := self._live.get(run_id)) is None:
+            return
+        run.readers -= 1
+        if run.resumable:
+            self._wait_for_a_reader(run, run.options.resume_grace)
+        else:
+            self._cancel_if_nobody_reads(run)
+
+    def cancel(self, run: Run, reason: CancelReason, error: ChainServeError | None = None) -> None:
+        """Begin to cancel a run, unless it has ended or is being cancelled; returns at once.
+
+        Every task that was started in the run's context is cancelled until none is left, or for
+        `cancel_timeout`. Then the run ends: `timeout` for that reason, else `cancelled`.
+        """
+        if run.is_over or run.cancel_reason is not None:
+            return
+        run.cancel_reason = reason
+        self._in_background(self._cancel(run, error or RunCancelledError()))
+
+    async def shutdown(self) -> None:
+        """Cancel all runs; wait until each has ended or was left behind, and has been read."""
+        for run in self.live:
+            self.cancel(run, "shutdown")
+        while self._background:
+            await asyncio.wait(self._background)
+        if self._joined:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_left.wait(), _FAREWELL_TIMEOUT)
+
+    async def _create(self, run: Run, records: list[RunRecord]) -> RunRecord | None:
+        """Write the records; return the one under the run's idempotency key if there is one."""
+        created: list[RunId] = []
+        try:
+            for record in records:
+                kept = await self.store.create(record, log=run.has_log)
+                if kept.epoch != run.epoch:
+                    return kept
+                created.append(record.run_id)
+        except BaseException:
+            for run_id in created:
+                await self.store.delete(run_id)
+            raise
+        return None
+
+    async def _attach(self, record: RunRecord, options: RunOptions) -> Run | PastRun:
+        """Return the run that a key started before."""
+        if record.idempotency_key != options.idempotency_key:
+            raise IdempotencyKeyReusedError
+        if (run := self._live.get(record.run_id)) is not None:
+            return run
+        found = [await self.store.get(run_id) for run_id in record.batch]
+        return PastRun.of([one for one in found if one is not None] or [record])
+
+    def _start(self, run: Run) -> None:
+        run.status = "running"
+        task = run.scope.start(self._execute(run))
+        task.add_done_callback(lambda _: self._make_sure_it_ended(run))
+        self._watch_deadlines(run)
+        grace = run.options.resume_grace if run.resumable else 0
+        self._wait_for_a_reader(run, max(_JOIN_TIMEOUT, grace))
+
+    def _wait_for_a_reader(self, run: Run, seconds: float) -> None:
+        """Look in a while whether somebody reads the run."""
+        if run.patience is not None:
+            run.patience.cancel()
+        loop = asyncio.get_running_loop()
+        run.patience = loop.call_later(seconds, self._cancel_if_nobody_reads, run)
+
+    def _cancel_if_nobody_reads(self, run: Run) -> None:
+        if run.readers == 0 and not run.continues:
+            self.cancel(run, "client_disconnect")
+
+    async def _execute(self, run: Run) -> None:
+        """Do the run's work and end it, unless `cancel` has begun: then that ends it."""
+        error: BaseException | None = None
+        try:
+            await self._write_chunks(run)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
+            error = raised
+            await run.scope.cancel(_SIBLINGS_TIMEOUT)
+        if run.cancel_reason is None:
+            await asyncio.shield(self._in_background(self._end(run, error)))
+
+    async def _write_chunks(self, run: Run) -> None:
+        now = asyncio.get_running_loop().time
+        append, run_id = self.store.append, run.id
+        async with aclosing(run.work.chunks()) as chunks:
+            async for data in chunks:
+                seq = run.next_seq
+                run.next_seq = seq + 1
+                run.last_chunk_at = now()
+                if run.first_chunk_at is None:
+                    run.first_chunk_at = run.last_chunk_at
+                    self._watch_deadlines(run)
+                await append(run_id, (Event(seq, "data", data),))
+                if seq % _CHUNKS_A_TURN == 0:
+                    # A chain that never suspends would keep the loop from everybody else.
+                    await asyncio.sleep(0)
+
+    async def _cancel(self, run: Run, error: ChainServeError) -> None:
+        left = await run.scope.cancel(self.cancel_timeout)
+        await self._end(run, error)
+        if left:
+            self._log.warning("run left behind", run_id=run.id, path=run.options.path, tasks=left)
+
+    def _make_sure_it_ended(self, run: Run) -> None:
+        """End a run whose task was cancelled by something else than `cancel`."""
+        if not run.is_over and run.cancel_reason is None:
+            self._in_background(self._end(run, RunCancelledError()))
+
+    async def _end(self, run: Run, error: BaseException | None) -> None:
+        """Write the final state and the terminal event, once."""
+        if run.is_over:
+            return
+        if error is not None:
+            self._explain(run, error)
+        terminal = run.end()
+        try:
+            for record in run.records():
+                await self.store.finish(record, terminal)
+        finally:
+            for run_id in run.ids:
+                self._live.pop(run_id, None)
+            run.ended.set()
+        self._log.info("run", **run.line(asyncio.get_running_loop().time()))
+        if (on_end := run.options.on_end) is not None:
+            for ended in run.ended_runs():
+                self._in_background(self._call_on_end(on_end, ended))
+
+    def _explain(self, run: Run, error: BaseException) -> None:
+        """Note the error as a caller may know it; the text of an unexpected one goes to the log."""
+        with suppress(Exception):  # Attributes of a chain's exception may be anything.
+            run.fail(self._translated(run, error))
+        if isinstance(run.error, RunFailedError):
+            fields = {"run_id": run.id, "path": run.options.path, "mode": run.mode}
+            self._log.error("run failed", **fields, exc_info=error)
+
+    def _translated(self, run: Run, error: BaseException) -> BaseException:
+        """Return what the chain's hook makes of an error, or the error itself."""
+        hook = run.options.translate_error
+        if hook is None or not isinstance(error, Exception) or isinstance(error, ChainServeError):
+            return error
+        try:
+            return hook(error) or error
+        except Exception as failure:  # noqa: BLE001 - a hook may raise anything
+            self._log.error("translate_error failed", run_id=run.id, exc_info=failure)
+            return error
+
+    async def _call_on_end(self, on_end: OnEnd, ended: EndedRun) -> None:
+        """Call the chain's hook; its failure is logged and changes nothing."""
+        try:
+            async with asyncio.timeout(self._on_end_timeout):
+                if inspect.iscoroutinefunction(on_end):
+                    await on_end(ended)
+                else:
+                    answer = await asyncio.to_thread(on_end, ended)
+                    if inspect.isawaitable(answer):
+                        await answer
+        except Exception as error:  # noqa: BLE001 - a hook may raise anything
+            self._log.error("on_end failed", run_id=ended.run_id, exc_info=error)
+
+    def _watch_deadlines(self, run: Run) -> None:
+        """Cancel the run if a deadline has passed; else look again when the next one may have."""
+        if run.is_over:
+            return
+        loop = asyncio.get_running_loop()
+        if run.deadline is not None:
+            run.deadline.cancel()
+        name, seconds, since = run.next_deadline()
+        if loop.time() >= since + seconds:
+            self.cancel(run, "timeout", RunTimeoutError(name, seconds))
+            return
+        run.deadline = loop.call_at(since + seconds, self._watch_deadlines, run)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that no run's cancelling reaches."""
+        task = asyncio.get_running_loop().create_task(work, context=Context())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task

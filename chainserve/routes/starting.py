@@ -1,0 +1,197 @@
+"""From a request to a run: whose it is, what it runs, and under which key."""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from langchain_core.runnables import RunnableConfig
+from starlette.requests import Request
+
+from chainserve.chain import Chain
+from chainserve.config import ConfigPipeline
+from chainserve.errors import (
+    InvalidIdempotencyKeyError,
+    RunNotFoundError,
+)
+from chainserve.execution import Execution, Work
+from chainserve.observability import request_id_of
+from chainserve.routes.requests import Body, read_json
+from chainserve.runs import PastRun, Run
+from chainserve.runtime import Runtime, runtime_of
+from chainserve.stores.base import IdempotencyKey, RunRecord
+from chainserve.types import DisconnectMode, EndpointName, RunId
+from chainserve.wire.negotiation import Preferences
+
+IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+LAST_EVENT_ID_HEADER = "Last-Event-ID"
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """How a request asks for a run.
+
+    Attributes:
+        endpoint: The verb, which an idempotency key belongs to.
+        content: What is asked for, as bytes that tell it from anything else.
+        idempotency_key: The caller's key.
+        on_disconnect: The caller's policy.
+        resumable: Whether the caller can come back after a cut.
+        log: Whether the run writes an event log in any case.
+        segments: How many segments of the request's path are the route's own.
+    """
+
+    endpoint: EndpointName
+    content: bytes
+    idempotency_key: str | None = None
+    on_disconnect: DisconnectMode | None = None
+    resumable: bool = False
+    log: bool = False
+    segments: int = 1
+
+
+class RunStarter:
+    """Starts and finds the runs of one chain.
+
+    Args:
+        chain: The declaration.
+        execution: Its runnable.
+        configs: Its config pipeline.
+    """
+
+    def __init__(self, chain: Chain, execution: Execution, configs: ConfigPipeline) -> None:
+        self.chain = chain
+        self.execution = execution
+        self._configs = configs
+
+    async def read(self, request: Request) -> Body:
+        """Read the request's JSON body within the chain's bound."""
+        bound = self.chain.max_body_bytes or runtime_of(request).settings.max_body_bytes
+        return await read_json(request, bound)
+
+    async def config(
+        self, sent: Mapping[str, Any] | None, request: Request, endpoint: EndpointName
+    ) -> RunnableConfig:
+        """Return the config of a run, from the URL's hash, the body and the server's own part."""
+        config_hash = request.path_params.get("config_hash", "")
+        return await self._configs.build(sent, request, endpoint=endpoint, config_hash=config_hash)
+
+    async def guard(self, request: Request, endpoint: EndpointName) -> None:
+        """Let the chain's config modifier refuse a request that has no config."""
+        if self.chain.per_req_config_modifier is not None:
+            await self.config(None, request, endpoint)
+
+    async def start(self, request: Request, work: Work, asked: Asked) -> Run | PastRun:
+        """Start the run; or return the one that its idempotency key started before.
+
+        Raises:
+            RunIdInUseError: The caller chose the id of a run that has not ended.
+            IdempotencyKeyReusedError: The key started a run for another request.
+        """
+        runtime = runtime_of(request)
+        path, owner = chain_path(request, asked.segments), await self.owner(request, runtime)
+        key = None
+        if asked.idempotency_key is not None:
+            scope = json.dumps([owner, path, asked.endpoint, asked.idempotency_key])
+            hashed = request.path_params.get("config_hash", "").encode()
+            content = sha256(hashed + b"\n" + asked.content).hexdigest()
+            key = IdempotencyKey(scope, content)
+        options = runtime.run_options(
+            self.chain,
+            path=path,
+            owner=owner,
+            idempotency_key=key,
+            on_disconnect=asked.on_disconnect,
+            resumable=asked.resumable or key is not None,
+            log=asked.log,
+            request_id=request_id_of(request.scope),
+        )
+        return await runtime.executor.start(work, options)
+
+    async def find(self, request: Request, run_id: str, segments: int) -> RunRecord:
+        """Return the record of a run of this chain and this caller.
+
+        Args:
+            request: The request.
+            run_id: The run's id as the caller wrote it.
+            segments: How many segments of the request's path are the route's own.
+
+        Raises:
+            RunNotFoundError: There is none; or it is another caller's, which nobody can tell.
+        """
+        runtime = runtime_of(request)
+        record = await runtime.store.get(_canonical(run_id))
+        if record is None or record.path != chain_path(request, segments):
+            raise RunNotFoundError
+        if record.owner != await self.owner(request, runtime):
+            raise RunNotFoundError
+        return record
+
+    async def owner(self, request: Request, runtime: Runtime) -> str | None:
+        """Return whose runs the request may start and see."""
+        principal = self.principal(runtime)
+        if principal is None:
+            return None
+        owner = principal(request)
+        if inspect.isawaitable(owner):
+            owner = await owner
+        return None if owner is None else str(owner)
+
+    def principal(self, runtime: Runtime) -> Any:
+        """Return the function that tells callers apart, if there is one."""
+        return self.chain.principal or runtime.principal
+
+
+def preferences(request: Request) -> Preferences:
+    """Return what the request's `Prefer` headers say."""
+    return Preferences.parse(request.headers.getlist("prefer"))
+
+
+def idempotency_key_of(request: Request, parameter: str | None = None) -> str | None:
+    """Return the request's idempotency key, from its header or else a parameter.
+
+    Raises:
+        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
+    """
+    sent = request.headers.get(IDEMPOTENCY_KEY_HEADER, parameter)
+    if sent is None:
+        return None
+    if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
+        raise InvalidIdempotencyKeyError
+    return sent
+
+
+def chain_path(request: Request, segments: int) -> str:
+    """Return the path below which the request met its chain's routes.
+
+    It is the path as the caller wrote it: what prefixes of routers and mounted applications make of
+    a chain's path keeps apart chains, and tenants that are named in a prefix, which share a store.
+
+    Args:
+        request: The request.
+        segments: How many segments of its path are the route's own, a config hash aside.
+    """
+    if request.path_params.get("config_hash"):
+        segments += 2
+    path = str(request.scope["path"]).rstrip("/")
+    return path.rsplit("/", segments)[0] if segments else path
+
+
+def _canonical(run_id: str) -> RunId:
+    """Return a run id as records have it.
+
+    Raises:
+        RunNotFoundError: No run has such an id.
+    """
+    try:
+        found = str(UUID(run_id))
+    except ValueError:
+        raise RunNotFoundError from None
+    if found != run_id.lower():
+        raise RunNotFoundError
+    return RunId(found)
