@@ -1,16 +1,17 @@
 """`create_app`: a whole server from declared chains, and `run` to start it."""
 
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chainserve.chain import Chain
-from chainserve.cors import CORSLayer
+from chainserve.cors import with_cors
 from chainserve.hooks import Principal
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.problems import answer_http_exception
@@ -23,6 +24,21 @@ from chainserve.version import __version__
 
 _GC_THRESHOLD = 50_000
 """Allocations between two looks of the garbage collector: streams make many short-lived objects."""
+
+
+class _Application(FastAPI):
+    """Has CORS around all its layers, those that are added later and FastAPI's own among them."""
+
+    def __init__(self, settings: Settings, options: Mapping[str, Any]) -> None:
+        super().__init__(**options)
+        self._settings = settings
+        self._with_cors: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if self._with_cors is None:
+            self._with_cors = with_cors(super().__call__, self.user_middleware, self._settings)
+        await self._with_cors(scope, receive, send)
 
 
 def create_app(
@@ -49,7 +65,7 @@ def create_app(
     log = make_logger(settings)
     options = {"title": "chainserve", "version": __version__, **options}
     options["lifespan"] = _lifespan(chains, settings, log, options.get("lifespan"))
-    app = FastAPI(**options)
+    app = _Application(settings, options)
     runtimes_on(app.router, settings, principal)
     app.include_router(index_routes(chains))
     for chain in chains:
@@ -58,8 +74,6 @@ def create_app(
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
     app.add_middleware(RequestLogLayer, log=log)
-    if settings.cors_origins:
-        app.add_middleware(CORSLayer, settings=settings)
     return app
 
 

@@ -1,10 +1,7 @@
 """CORS: which pages of other origins may read what this server answers.
 
-The layer belongs around all others, so that an answer 500 has its headers too:
-
-    class _Application(FastAPI):
-        def build_middleware_stack(self) -> ASGIApp:
-            return with_cors(super().build_middleware_stack(), self.user_middleware, settings)
+The layer belongs around the whole application: then an answer 500 has its headers too, and it sees
+what every other layer has said of CORS, also one that is added later.
 """
 
 from collections.abc import Iterable
