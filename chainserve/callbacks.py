@@ -29,29 +29,38 @@ class RunObserver(BaseCallbackHandler):
         self.output: Any = NOTHING
         self.usage: UsageMetadata | None = None
 
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_chain_end(
+        self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         """Note the output of the root run."""
-        self._note(outputs, run_id)
+        self._note(outputs, run_id, parent_run_id)
 
-    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_tool_end(
+        self, output: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         """Note the output of a root run that is a tool."""
-        self._note(output, run_id)
+        self._note(output, run_id, parent_run_id)
 
-    def on_retriever_end(self, documents: Any, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_retriever_end(
+        self, documents: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         """Note the output of a root run that is a retriever."""
-        self._note(documents, run_id)
+        self._note(documents, run_id, parent_run_id)
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing; without this, LangChain writes all messages as text to tell of the start."""
 
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_end(
+        self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         """Add a model's usage; note its message if it is the root run."""
         for generation in (first for prompt in response.generations for first in prompt[:1]):
             message = generation.message if isinstance(generation, ChatGeneration) else None
-            self._note(generation.text if message is None else message, run_id)
+            self._note(generation.text if message is None else message, run_id, parent_run_id)
             if isinstance(message, AIMessage) and message.usage_metadata is not None:
                 self.usage = add_usage(self.usage, message.usage_metadata)
 
-    def _note(self, output: Any, run_id: UUID) -> None:
-        if run_id == self._run_id:
+    def _note(self, output: Any, run_id: UUID, parent_run_id: UUID | None) -> None:
+        # A modifier may give the root run a parent; a retriever does not take the run's id.
+        if run_id == self._run_id or parent_run_id is None:
             self.output = output

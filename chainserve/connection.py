@@ -12,6 +12,9 @@ from starlette.types import Message, Receive, Send
 
 from chainserve.types import StreamExit
 
+_LAYERS = 8
+"""How many layers of middleware between here and the server may each hold one message."""
+
 _REPEATED_BODIES = 10
 """How often a body may come again before its end is no longer waited for."""
 
@@ -78,6 +81,8 @@ class Connection:
 
         A server other than uvicorn does so when the application returns early.
         """
+        for _ in range(_LAYERS):
+            await self.send(b"")  # Middleware may hold what it was given until the next message.
         self.leave("broken_off")
         if (transport := transport_of(self._receive, self._send)) is None:
             return

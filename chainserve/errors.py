@@ -220,7 +220,7 @@ class BatchTooLargeError(RequestError):
 
 
 class RunIdInUseError(RequestError):
-    """The caller chose the run id of a run that has not ended."""
+    """The caller chose the id of a run that has not ended, or that is somebody else's."""
 
     code = "run_id_in_use"
     status_code = 409
@@ -272,7 +272,7 @@ class LogExpiredError(RequestError):
 
 
 class OutputNotKeptError(RequestError):
-    """The run that this idempotency key started has ended, and its output was not kept."""
+    """The run that this idempotency key started has ended, and its output is not kept."""
 
     code = "output_not_kept"
     status_code = 410
@@ -280,7 +280,7 @@ class OutputNotKeptError(RequestError):
     def __init__(self, run_id: str) -> None:
         super().__init__(
             f"The run {run_id} was started with this Idempotency-Key and has ended, but its output "
-            "was too large to be kept. Send another key to run again."
+            "is not, or no longer, kept. Send another key to run again."
         )
 
 

@@ -193,11 +193,15 @@ class _Stream(Work):
         [value], [config] = self.inputs, self._observed()
         dumps, kept = self._execution.serializer.dumps, self._kept
         stream = self._execution.runnable.astream(value, config)
+        count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:
+                count += 1
                 if kept is not None:
                     kept.append(chunk)
                 yield json_line(dumps(chunk))
+        if count == 1 and self._observers[0].output is NOTHING:
+            self._observers[0].output = chunk  # A runnable of its own kind need not tell callbacks.
         self.outputs = [self._written_output()]
 
     def result(self, index: int) -> Any:

@@ -86,8 +86,8 @@ class RunExecutor:
             IdempotencyKeyReusedError: The key started a run for another request.
         """
         run = Run(work, options, asyncio.get_running_loop().time())
-        records = run.records()
-        before = await self._create(run, records)
+        run.status = "running"
+        before = await self._create(run)
         if before is not None:
             return await self._attach(before, options)
         self._live |= dict.fromkeys(run.ids, run)
@@ -139,11 +139,11 @@ class RunExecutor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._all_left.wait(), _FAREWELL_TIMEOUT)
 
-    async def _create(self, run: Run, records: list[RunRecord]) -> RunRecord | None:
+    async def _create(self, run: Run) -> RunRecord | None:
         """Write the records; return the one under the run's idempotency key if there is one."""
         created: list[RunId] = []
         try:
-            for record in records:
+            for record in run.records():
                 kept = await self.store.create(record, log=run.has_log)
                 if kept.epoch != run.epoch:
                     return kept
@@ -160,11 +160,9 @@ class RunExecutor:
             raise IdempotencyKeyReusedError
         if (run := self._live.get(record.run_id)) is not None:
             return run
-        found = [await self.store.get(run_id) for run_id in record.batch]
-        return PastRun.of([one for one in found if one is not None] or [record])
+        return PastRun.of(record, [await self.store.get(run_id) for run_id in record.batch])
 
     def _start(self, run: Run) -> None:
-        run.status = "running"
         task = run.scope.start(self._execute(run))
         task.add_done_callback(lambda _: self._make_sure_it_ended(run))
         self._watch_deadlines(run)
@@ -200,6 +198,8 @@ class RunExecutor:
         append, run_id = self.store.append, run.id
         async with aclosing(run.work.chunks()) as chunks:
             async for data in chunks:
+                if run.is_over:
+                    break  # It was left behind, and its id may be another run's by now.
                 seq = run.next_seq
                 run.next_seq = seq + 1
                 run.last_chunk_at = now()

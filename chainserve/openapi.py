@@ -98,8 +98,9 @@ def stream(models: BodyModels) -> Documentation:
         raise NotImplementedError
 
     documented.__annotations__["body"] = models.invoke_request
-    described = _described(documented, "Stream", "Run the chain once and stream its output.")
-    return _streaming(described)
+    description = "Run the chain once and stream its output; or go on with the run of a cursor."
+    problems = (400, 404, 409, 410, 413, 415)
+    return _streaming(_described(documented, "Stream", description, *problems))
 
 
 def stream_by_get(_: BodyModels) -> Documentation:
@@ -120,7 +121,7 @@ def stream_by_get(_: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "Run the chain once for a page's EventSource, which resumes that run by itself."
-    return _streaming(_described(documented, "Stream by GET", description, 403, 404, 406, 410))
+    return _streaming(_described(documented, "Stream by GET", description, *_READING, 403, 409))
 
 
 def plain_stream(model: Any) -> Documentation:
@@ -153,10 +154,12 @@ def create_run(models: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "Start a run that goes on by itself, and answer where it is."
+    ended = {"description": "It has ended in the time it was waited for.", "model": RunDetails}
     return {
         **_described(documented, "Start a run", description),
         **_bodies(documented, models.run_request, RunDetails),
         "status_code": 202,
+        "responses": _problems(400, 409, 413, 415, 422, 500) | {200: ended},
     }
 
 
@@ -192,7 +195,7 @@ def stream_run(_: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "Stream a run's events from a cursor, or from the start; 204 after the last."
-    described = _described(documented, "Stream a run", description, 400, 404, 406, 410)
+    described = _described(documented, "Stream a run", description, *_READING)
     return _streaming(described)
 
 
@@ -245,9 +248,13 @@ def _streaming(described: Documentation) -> Documentation:
     answer = {"description": _STREAM_DESCRIPTION, "content": content}
     return {
         **described,
-        "responses": {**described["responses"], 200: answer},
+        "responses": {**described["responses"], 200: answer, 204: _AFTER_THE_LAST},
         "response_class": _EventStream,
     }
+
+
+_READING = (400, 404, 406, 410)
+_AFTER_THE_LAST = {"description": "The cursor is that of the last event: there is no more."}
 
 
 def _problems(*statuses: int) -> dict[int | str, Any]:

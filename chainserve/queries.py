@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from pydantic import BaseModel
@@ -61,14 +63,22 @@ def json_parameter(name: str, value: str) -> Any:
 
 def _value(name: str, values: list[str], types: set[str]) -> Any:
     """Return what the values of one parameter stand for, by the JSON types its field may have."""
-    if "array" in types and not (len(values) == 1 and values[0].lstrip().startswith("[")):
-        return values
     [*_, value] = values
-    if "string" not in types and types & {"array", "object"}:
+    scalars = types - {"array", "object", "null"}
+    is_json = value.lstrip().startswith("[")
+    if "array" in types and (len(values) > 1 or not (scalars or is_json)):
+        return values
+    if "string" in types or not types:
+        return value
+    if not scalars:
         return json_parameter(name, value)
-    return value
+    try:
+        return parse_json(value.encode())
+    except (InvalidJSONError, UnicodeEncodeError):
+        return value  # What is neither JSON nor text, such as "yes", is left to the schema.
 
 
+@lru_cache(maxsize=128)
 def _types_of_fields(schema: type[BaseModel]) -> dict[str, set[str]]:
     """Return the JSON types that each field of an object may have."""
     document = schema.model_json_schema(schema_generator=ForgivingJsonSchema)
@@ -106,4 +116,5 @@ def _resolved(
 def canonical_query(parameters: Sequence[tuple[str, str]]) -> str:
     """Return text that is the same for queries which ask for the same run."""
     ignored = {"format", "last_event_id", "idempotency_key"}
-    return json.dumps(sorted(pair for pair in parameters if pair[0] not in ignored))
+    asked = [(name, value) for name, value in parameters if name not in ignored]
+    return json.dumps(sorted(asked, key=itemgetter(0)))  # A name's values stay in their order.

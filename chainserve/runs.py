@@ -266,13 +266,16 @@ class PastRun:
     exception: None = None
 
     @classmethod
-    def of(cls, records: Sequence[RunRecord]) -> "PastRun":
-        """Return the run that these records tell of: one, or those of a batch."""
-        first = records[0]
+    def of(cls, first: RunRecord, batch: Sequence[RunRecord | None]) -> "PastRun":
+        """Return the run that a record tells of, with all of its batch if it is one of several.
+
+        One of them may have been forgotten, or its id be another run's by now.
+        """
+        records = [one if one and one.epoch == first.epoch else None for one in batch or [first]]
         return cls(
-            ids=tuple(record.run_id for record in records),
+            ids=first.batch or (first.run_id,),
             epoch=first.epoch,
-            outputs=[record.output for record in records],
+            outputs=[one.output if one else None for one in records],
             error=None if first.error is None else RecordedRunError(first.error),
         )
 

@@ -1,8 +1,12 @@
 """The OpenAPI document: valid whatever is served, and true to what the routes take and answer."""
 
+import asyncio
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
+from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header
@@ -18,8 +22,17 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, computed_field
 from typing_extensions import TypedDict
 
-from chainserve import Chain, ConfigurationError, add_routes, create_app, discover
+from chainserve import (
+    Chain,
+    ConfigurationError,
+    add_routes,
+    add_stream_route,
+    create_app,
+    discover,
+)
 from chainserve.settings import Settings
+from chainserve.types import RunId
+from chainserve.wire.cursors import Cursor
 from tests._apps import make_app
 from tests._bridge import Response, request
 from tests._chains import answering, echo
@@ -30,6 +43,8 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent
 PROBLEMS = {"413", "415", "422", "500"}
+STREAMS = {"text/event-stream", "application/x-ndjson", "text/plain"}
+RUN_ROUTES = ["runs", "runs/{run_id}", "runs/{run_id}/stream", "runs/{run_id}/cancel"]
 Document = dict[str, Any]
 
 
@@ -271,8 +286,17 @@ APPS: dict[str, Callable[[], FastAPI]] = {
     "one schema for both directions": lambda: app_with(
         ("/chain", echo(Computed)), separate_input_output_schemas=False
     ),
+    "plain routes": lambda: with_plain_routes(),
     "endpoints left out": lambda: make_app(echo(), enabled_endpoints=["stream", "input_schema"]),
 }
+
+
+def with_plain_routes() -> FastAPI:
+    app = app_with(("/chain", echo(Person)))
+    add_stream_route(app, echo(Person))
+    add_stream_route(app, echo(Node), "/stream-chat")
+    add_stream_route(app, echo(str), "/chain/plain")
+    return app
 
 
 def including(router: APIRouter) -> FastAPI:
@@ -377,8 +401,8 @@ async def test_every_verb_is_documented_with_its_bodies(
         assert model["required"] == ["inputs" if verb == "batch" else "input"]
         answers = operation["responses"]
         assert set(answers) >= {"200", *PROBLEMS}
-        media_type = "text/event-stream" if verb == "stream" else "application/json"
-        assert set(answers["200"]["content"]) == {media_type}
+        media_types = STREAMS if verb == "stream" else {"application/json"}
+        assert set(answers["200"]["content"]) == media_types
         for status in PROBLEMS:
             assert set(answers[status]["content"]) == {"application/problem+json"}
             [content] = answers[status]["content"].values()
@@ -394,6 +418,7 @@ VALIDATED = [
     "many types",
     "one router twice",
     "routes of the user's own",
+    "plain routes",
 ]
 
 
@@ -411,7 +436,8 @@ async def test_a_sub_application_has_a_valid_document_of_its_own() -> None:
     assert sub.status == 200
     document: Any = sub.json()
     OpenAPIV31SpecValidator(document).validate()
-    assert set(document["paths"]) == {f"/chain/{name}" for name in [*VERBS, *SCHEMAS]}
+    names = [*VERBS, *RUN_ROUTES, *SCHEMAS]
+    assert set(document["paths"]) == {f"/chain/{name}" for name in names}
 
 
 @pytest.mark.parametrize("target", ["/docs", "/redoc", "/docs/oauth2-redirect"])
@@ -554,6 +580,198 @@ async def test_every_example_that_is_shown_works_when_it_is_sent(
                 assert response.status == 200, response.text
 
 
+# The run routes.
+
+
+def parameters(document: Document, method: str, path: str) -> dict[str, tuple[str, bool]]:
+    """Return where each parameter of an operation is, and whether it must be sent."""
+    return {
+        parameter["name"]: (parameter["in"], parameter["required"])
+        for parameter in document["paths"][path][method].get("parameters", [])
+    }
+
+
+RUN_ID = {"run_id": ("path", True)}
+CURSOR = {"last_event_id": ("query", False), "format": ("query", False)}
+KEY = {"idempotency-key": ("header", False)}
+OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, tuple[str, bool]], set[str]]] = {
+    ("post", "runs"): ("202", {**KEY, "prefer": ("header", False)}, {"application/json"}),
+    ("get", "runs"): ("200", {}, {"application/json"}),
+    ("get", "runs/{run_id}"): (
+        "200",
+        {**RUN_ID, "prefer": ("header", False)},
+        {"application/json"},
+    ),
+    ("delete", "runs/{run_id}"): ("204", RUN_ID, set()),
+    ("get", "runs/{run_id}/stream"): ("200", {**RUN_ID, **CURSOR}, STREAMS),
+    ("post", "runs/{run_id}/cancel"): ("200", RUN_ID, {"application/json"}),
+    ("post", "stream"): (
+        "200",
+        {**KEY, "last-event-id": ("header", False), "prefer": ("header", False)},
+        STREAMS,
+    ),
+    ("get", "stream"): (
+        "200",
+        {
+            "input": ("query", False),
+            "config": ("query", False),
+            "idempotency_key": ("query", False),
+            "on_disconnect": ("query", False),
+            **CURSOR,
+        },
+        STREAMS,
+    ),
+    ("post", "invoke"): ("200", KEY, {"application/json"}),
+    ("post", "batch"): ("200", KEY, {"application/json"}),
+}
+
+
+@pytest.mark.parametrize(("method", "name"), OPERATIONS)
+async def test_each_operation_is_documented_with_its_parameters_and_its_answer(
+    method: str, name: str, documents: dict[str, Document]
+) -> None:
+    document = await document_named("one chain", documents)
+    status, expected, media_types = OPERATIONS[method, name]
+
+    assert parameters(document, method, f"/chain/{name}") == expected
+    operation = document["paths"][f"/chain/{name}"][method]
+    answers = [code for code in operation["responses"] if code.startswith("2")]
+    assert status in answers
+    assert set(operation["responses"][status].get("content", {})) == media_types
+    assert operation["description"]
+
+
+async def test_the_modes_of_a_chain_are_documented() -> None:
+    cases: list[tuple[dict[str, Any], list[str]]] = [
+        ({}, ["stream", "invoke"]),
+        ({"disabled_endpoints": ["stream"]}, ["invoke"]),
+    ]
+    for lists, modes in cases:
+        document = await document_of(make_app(echo(), **lists))
+        schema = body_schema(document, "/chain/runs")
+        for mode in ("stream", "invoke", "batch"):
+            body = {"input": 1, "mode": mode}
+            assert accepts(document, schema, body) == (mode in modes)
+        assert accepts(document, schema, {"input": 1, "on_disconnect": "cancel"})
+        assert not accepts(document, schema, {"input": 1, "on_disconnect": "stop"})
+
+
+async def test_endpoints_that_are_left_out_are_not_documented() -> None:
+    cases: list[tuple[dict[str, Any], list[str], list[str]]] = [
+        ({"disabled_endpoints": ["runs"]}, RUN_ROUTES, ["stream", "invoke"]),
+        ({"disabled_endpoints": ["stream"]}, ["stream"], RUN_ROUTES),
+        ({"enabled_endpoints": ["batch"]}, ["stream", "invoke", *RUN_ROUTES], ["batch"]),
+    ]
+    for lists, hidden, shown in cases:
+        paths = (await document_of(make_app(echo(), **lists)))["paths"]
+        assert not {f"/chain/{name}" for name in hidden} & paths.keys()
+        assert {f"/chain/{name}" for name in shown} <= paths.keys()
+
+
+async def test_a_plain_route_is_documented_with_its_bare_input() -> None:
+    document = await document_of(with_plain_routes())
+
+    schema = body_schema(document, "/stream_chat")
+    assert accepts(document, schema, {"name": "Ann"})
+    assert not accepts(document, schema, {"input": {"name": "Ann"}})
+    assert document["paths"]["/stream_chat"].keys() == {"post", "get"}
+    for method in ("post", "get"):
+        answer = document["paths"]["/stream_chat"][method]["responses"]["200"]
+        assert set(answer["content"]) == STREAMS
+
+
+RUNS = [
+    ("post", "runs", {"json": {"input": 1}}, 202),
+    ("post", "runs", {"json": {"input": 1}, "headers": {"prefer": "wait=5"}}, 200),
+    ("post", "runs", {"json": {"input": "x"}}, 422),
+    ("post", "runs", {"body": b"1"}, 415),
+    ("get", "runs", {}, 200),
+    ("get", "runs/{run_id}", {}, 200),
+    ("get", "runs/{unknown}", {}, 404),
+    ("get", "runs/{run_id}/stream", {}, 200),
+    ("get", "runs/{run_id}/stream", {"query": {"last_event_id": "{last}"}}, 204),
+    ("get", "runs/{run_id}/stream", {"query": {"last_event_id": "x"}}, 400),
+    ("get", "runs/{run_id}/stream", {"query": {"format": "x"}}, 422),
+    ("get", "runs/{run_id}/stream", {"headers": {"accept": "application/pdf"}}, 406),
+    ("get", "runs/{unknown}/stream", {}, 404),
+    ("get", "runs/{invoked}/stream", {}, 410),
+    ("post", "runs/{run_id}/cancel", {}, 200),
+    ("post", "runs/{unknown}/cancel", {}, 404),
+    ("post", "runs/{run_id}/cancel", {"headers": {"origin": "https://else.example"}}, 403),
+    ("post", "stream", {"json": {"input": 1}, "headers": {"last-event-id": "x"}}, 400),
+    ("post", "stream", {"json": {"input": 1}, "headers": {"last-event-id": "{last}"}}, 204),
+    ("post", "stream", {"json": {"input": 1}, "headers": {"last-event-id": "{lost}"}}, 404),
+    ("get", "stream", {"query": {"input": "1"}}, 200),
+    ("get", "stream", {"query": {"input": "x"}}, 422),
+    ("get", "stream", {"query": {"input": "1", "last_event_id": "x"}}, 400),
+    ("get", "stream", {"query": {"input": "1", "last_event_id": "{last}"}}, 204),
+    ("get", "stream", {"query": {"input": "1", "last_event_id": "{lost}"}}, 404),
+    ("get", "stream", {"query": {"input": "1"}, "headers": {"accept": "application/pdf"}}, 406),
+    ("get", "stream", {"query": {"input": "1"}, "headers": {"sec-fetch-dest": "image"}}, 403),
+    ("delete", "runs/{live}", {}, 409),
+    ("delete", "runs/{run_id}", {}, 204),
+    ("delete", "runs/{unknown}", {}, 404),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "options", "status"), RUNS, ids=str)
+async def test_every_status_that_is_answered_is_documented_with_its_body(
+    method: str, name: str, options: dict[str, Any], status: int, documents: dict[str, Document]
+) -> None:
+    gate = asyncio.Event()
+
+    async def wait_for_two(value: int) -> int:
+        if value == 2:
+            await gate.wait()
+        return value
+
+    app = make_app(wait_for_two, input_type=int, settings=Settings(list_all_runs=True))
+    document = documents.get("integers") or await document_of(app)
+    documents["integers"] = document
+    streamed = await request(app, "GET", "/chain/stream?input=1")
+    live = await request(app, "POST", "/chain/runs", json={"input": 2})
+    ids = {
+        "run_id": streamed.events()[0].json()["run_id"],
+        "last": streamed.events()[-1].id,
+        "lost": Cursor(RunId(str(uuid4())), "epoch", 0).encode().decode(),
+        "invoked": (await ask(app, "invoke")).json()["metadata"]["run_id"],
+        "live": live.json()["run_id"],
+        "unknown": str(uuid4()),
+    }
+    for part in options.keys() & {"query", "headers"}:
+        filled = {key: value.format_map(ids) for key, value in options[part].items()}
+        options = {**options, part: filled}
+    response = await request(app, method.upper(), f"/chain/{name.format_map(ids)}", **options)
+    gate.set()
+
+    assert response.status == status, response.text
+    shown = re.sub("{[a-z_]+}", "{run_id}", name)
+    answers = document["paths"][f"/chain/{shown}"][method]["responses"]
+    assert str(status) in answers
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    content = answers[str(status)].get("content", {})
+    assert set(content) >= ({media_type} if response.body else set())
+    if "json" in media_type:
+        assert accepts(document, content[media_type]["schema"], response.json()), response.text
+
+
+@pytest.mark.parametrize(
+    "name", ["one chain", "the empty path", "an odd path", "one router twice", "plain routes"]
+)
+async def test_a_route_that_only_documents_is_never_reached(
+    name: str, documents: dict[str, Document]
+) -> None:
+    app = APPS[name]()
+    document = await document_named(name, documents)
+    odd = ["x", str(uuid4()), "%0A", "a%0A", "%20", "..", "{run_id}", "c"]
+    for method, path, _ in operations(document):
+        for filled in {path.replace("{run_id}", run_id) for run_id in odd}:
+            target = quote(filled, safe="/%")
+            for slash in ("", "/", "%0A", "?input=1"):
+                response = await request(app, method, f"{target}{slash}", json={"input": 1})
+                assert response.status != 500, (method, target, slash)
+
+
 # The schema routes.
 
 
@@ -629,6 +847,13 @@ async def test_tags_and_names_of_a_chain_are_in_the_document() -> None:
         "Invoke",
         "Batch",
         "Stream",
+        "Stream by GET",
+        "Start a run",
+        "List runs",
+        "Show a run",
+        "Forget a run",
+        "Stream a run",
+        "Cancel a run",
         "Input schema",
         "Output schema",
         "Config schema",

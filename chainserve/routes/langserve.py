@@ -102,9 +102,7 @@ class LangServeRoutes:
             config["max_concurrency"] = min(config.get("max_concurrency") or bound, bound)
         return configs
 
-    async def _answer(
-        self, request: Request, work: Work, asked: Asked, body: "_Body"
-    ) -> Response:
+    async def _answer(self, request: Request, work: Work, asked: Asked, body: "_Body") -> Response:
         """Answer a run's outputs, or its error; the run is left if the client does not wait."""
         runtime = runtime_of(request)
         run = await self._starter.start(request, work, asked)

@@ -76,14 +76,11 @@ class RunRoutes:
         """Answer the caller's runs, the newest first."""
         await self._starter.guard(request, "runs")
         runtime = runtime_of(request)
-        everybodys = runtime.settings.list_all_runs
-        if self._starter.principal(runtime) is None and not everybodys:
+        owner = await self._starter.owner(request, runtime)
+        if owner is None and not runtime.settings.list_all_runs:
             raise PrincipalRequiredError
-        records = await runtime.store.list_runs(
-            chain_path(request, 1),
-            owner=await self._starter.owner(request, runtime),
-            limit=_MAX_LISTED,
-        )
+        path = chain_path(request, 1)
+        records = await runtime.store.list_runs(path, owner=owner, limit=_MAX_LISTED)
         return _json({"runs": [_shown(request, record, brief=True) for record in records]})
 
     @answers_errors
@@ -134,7 +131,7 @@ class RunRoutes:
     async def _work(self, body: RunEnvelope, request: Request) -> Work:
         """Return what a run in the asked mode does."""
         modes = self._starter.chain.modes
-        mode = body.mode or modes[0]
+        mode = modes[0] if body.mode is None else body.mode
         if mode not in modes:
             message = f"The modes of this chain are: {', '.join(modes)}"
             raise input_error("literal_error", ("mode",), message, mode)

@@ -125,26 +125,21 @@ class RunStarter:
             RunNotFoundError: There is none; or it is another caller's, which nobody can tell.
         """
         runtime = runtime_of(request)
+        owner, path = await self.owner(request, runtime), chain_path(request, segments)
         record = await runtime.store.get(_canonical(run_id))
-        if record is None or record.path != chain_path(request, segments):
-            raise RunNotFoundError
-        if record.owner != await self.owner(request, runtime):
+        if record is None or (record.owner, record.path) != (owner, path):
             raise RunNotFoundError
         return record
 
     async def owner(self, request: Request, runtime: Runtime) -> str | None:
         """Return whose runs the request may start and see."""
-        principal = self.principal(runtime)
+        principal = self.chain.principal or runtime.principal
         if principal is None:
             return None
         owner = principal(request)
         if inspect.isawaitable(owner):
             owner = await owner
         return None if owner is None else str(owner)
-
-    def principal(self, runtime: Runtime) -> Any:
-        """Return the function that tells callers apart, if there is one."""
-        return self.chain.principal or runtime.principal
 
 
 def preferences(request: Request) -> Preferences:

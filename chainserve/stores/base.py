@@ -102,8 +102,8 @@ class RunStore(Protocol):
             key started before, whatever the fingerprint.
 
         Raises:
-            RunIdInUseError: A run with this id has not ended, or is being watched. Any other is
-                forgotten.
+            RunIdInUseError: A run with this id has not ended, is being watched, or belongs to
+                another owner or path. Any other is forgotten.
         """
 
     async def get(self, run_id: RunId) -> RunRecord | None:

@@ -109,7 +109,7 @@ class MemoryStore:
             return self._keys[key.scope].record
         known = self._runs.get(record.run_id)
         if known is not None:
-            if known.ended_at is None or known.watchers:
+            if known.ended_at is None or known.watchers or not _same_owner(known.record, record):
                 raise RunIdInUseError(record.run_id)
             self._forget(known)
         run = _Run(record, EventLog() if log else None, key.scope if key is not None else None)
@@ -198,7 +198,7 @@ class MemoryStore:
             watching = False
             run.leave(wake)
             if not run.watchers:
-                self._expire_unwatched(run)
+                self._drop_unwatched(run)
 
         return unwatch
 
@@ -217,8 +217,8 @@ class MemoryStore:
             _due_at(self._replayable, self._log_ttl), _due_at(self._ended, self._run_ttl)
         )
 
-    def _expire_unwatched(self, run: _Run) -> None:
-        """Drop what only its last watcher has kept: `expire` does not come back to it."""
+    def _drop_unwatched(self, run: _Run) -> None:
+        """Drop what only its last watcher has kept, past its time or over the bound of records."""
         if run.ended_at is None or self._runs.get(run.record.run_id) is not run:
             return
         now = self._clock()
@@ -226,6 +226,7 @@ class MemoryStore:
             self._forget(run)
         elif run.ended_at + self._log_ttl <= now:
             self._drop_log(run)
+        self._bound_runs()
 
     def _end(self, run: _Run, record: RunRecord) -> None:
         """Note the end of a run, with its output if there is room for it."""
@@ -304,3 +305,7 @@ def _take_due(runs: _EndedRuns, now: float, ttl: float) -> Iterator[_Run]:
 def _due_at(runs: _EndedRuns, ttl: float) -> float:
     """Return when the first of them is over its time."""
     return next(iter(runs.values()), inf) + ttl
+
+
+def _same_owner(one: RunRecord, other: RunRecord) -> bool:
+    return (one.owner, one.path) == (other.owner, other.path)

@@ -95,7 +95,8 @@ class Model:
                 return run.record
         known = self.find(record.run_id)
         if known is not None:
-            if known.ended_at is None or known.watchers:
+            whose = (known.record.owner, known.record.path)
+            if known.live or known.watchers or whose != (record.owner, record.path):
                 return None
             self.forget(known)
         self.runs.append(ModelRun(record, [] if log else None, key))
@@ -149,6 +150,7 @@ class Model:
         if run is not None:
             run.watchers = [other for other in run.watchers if other is not told]
         self.expire()
+        self.bound_runs()
 
     def expire(self) -> None:
         """Drop what is past its time, or not retained, and not watched."""

@@ -83,6 +83,21 @@ async def test_expiring_drops_without_a_reader_what_is_past_its_time(
     assert store.log_bytes == 0
 
 
+async def test_creating_or_ending_a_run_drops_what_is_past_its_time(
+    store: MemoryStore, clock: Clock
+) -> None:
+    for name in "ab":
+        await store.create(record(name), log=True)
+    await finish(store, "a", 0, output=b"12345")
+    clock.now = LOG_TTL
+    await store.create(record("c"), log=True)
+    assert store.log_bytes == 5
+
+    clock.now = RUN_TTL
+    await store.finish(record("b", status="success"))
+    assert store.log_bytes == 0
+
+
 async def test_what_is_past_its_time_goes_before_a_bound_takes_anything(clock: Clock) -> None:
     store = MemoryStore(
         max_log_bytes=size(*[chunk(0)] * 3),

@@ -199,6 +199,21 @@ async def test_the_id_of_a_run_that_has_ended_begins_a_new_log(store: Store) -> 
     assert await read_all(store) == [chunk(0), end_event(1)]
 
 
+@pytest.mark.parametrize("other", [{"owner": "ann"}, {"path": "/other"}])
+async def test_the_id_of_somebody_elses_run_is_refused_even_if_it_has_ended(
+    store: Store, other: dict[str, str]
+) -> None:
+    await store.create(record(), log=True)
+    await finish(store, "a", 0, output=b"1")
+    before = await store.get(A)
+
+    with pytest.raises(RunIdInUseError):
+        await store.create(record(**other), log=True)
+
+    assert await store.get(A) == before
+    assert await read_all(store) == [end_event(0)]
+
+
 async def test_a_forgotten_run_leaves_nothing(store: Store) -> None:
     await store.create(record(), log=True)
     await finish(store, "a", 0)
