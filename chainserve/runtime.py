@@ -20,6 +20,9 @@ from chainserve.stores.memory import MemoryStore
 
 _ATTRIBUTE = "_chainserve_runtimes"
 
+_EXPIRY_INTERVAL = 5.0
+"""Seconds between two looks at what is over its time."""
+
 
 class Runtime:
     """What the runs of one application on one event loop share."""
@@ -46,6 +49,21 @@ class Runtime:
             send_timeout=settings.send_timeout,
             flush_interval=settings.flush_interval_ms / 1000,
         )
+        self._closed = False
+        self._expire()
+
+    async def close(self) -> None:
+        """End all runs, and let them be read to their ends."""
+        self._closed = True
+        await self.executor.shutdown()
+
+    def _expire(self) -> None:
+        """Give back the memory of what is over its time, also where nobody asks for anything."""
+        if self._closed:
+            return
+        self.store.expire()
+        # The handle is not kept: it holds the loop, and a loop that is gone must take this with it.
+        asyncio.get_running_loop().call_later(_EXPIRY_INTERVAL, self._expire)
 
     def retry_ms(self) -> int:
         """Return a time after which a client reconnects, spread so that not all do at once."""
@@ -103,7 +121,7 @@ class Runtimes:
         """End the runs of the running event loop and forget its runtime."""
         runtime = self._of_loop.pop(asyncio.get_running_loop(), None)
         if runtime is not None:
-            await runtime.executor.shutdown()
+            await runtime.close()
 
 
 def runtimes_on(

@@ -24,9 +24,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 
-from chainserve import Chain, DiscoveryError, create_app, discover
+from chainserve import Chain, DiscoveryError, create_app, discover, runtime
 from chainserve.observability import configure_logging
 from chainserve.settings import Settings
+from chainserve.stores.memory import MemoryStore
 from tests._apps import assert_problem, executor_of
 from tests._bridge import lifespan, open_stream, request
 from tests._chains import CountingChain, GatedChain, echo, failing, streaming
@@ -239,6 +240,20 @@ async def test_a_server_started_again_in_its_process_works_again() -> None:
         async with lifespan(app):
             response = await request(app, "POST", "/chain/stream", json={"input": 1})
             assert response.body.endswith(b"event: end\r\n\r\n")
+
+
+async def test_what_is_over_its_time_is_dropped_although_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "_EXPIRY_INTERVAL", 0.001)
+    app = app_of(streaming("a"), Settings(log_ttl=0.01, run_ttl=0.01))
+    await request(app, "POST", "/chain/stream", json={"input": 1})
+    store = executor_of(app).store
+    assert isinstance(store, MemoryStore)
+
+    async with asyncio.timeout(5):
+        while store.log_bytes:
+            await asyncio.sleep(0.001)
 
 
 # Errors.
