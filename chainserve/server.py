@@ -20,7 +20,7 @@ from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.runs import RunRoutes
 from chainserve.routes.schemas import SchemaRoutes
 from chainserve.routes.starting import RunStarter
-from chainserve.routes.streams import StreamRoutes
+from chainserve.routes.streams import PlainStreamRoutes, StreamRoutes
 from chainserve.runtime import close_with
 from chainserve.serialization import Serializer
 from chainserve.types import EndpointName, PlaygroundType
@@ -129,7 +129,7 @@ def add_stream_route(
         raise ConfigurationError(f"There is a route at {path} already. Give this another path.")
     execution = Execution(declared)
     configs = ConfigPipeline(declared, execution.runnable, router.prefix + path)
-    routes = StreamRoutes(RunStarter(declared, execution, configs), plain=True)
+    routes = PlainStreamRoutes(RunStarter(declared, execution, configs))
     options: dict[str, Any] = {"dependencies": list(declared.dependencies)}
     for method, handler, document in (
         ("POST", routes.post, openapi.plain_stream),

@@ -1,9 +1,21 @@
 """What all tests share."""
 
+from collections.abc import AsyncIterator
+
 import pytest
+from playwright.async_api import Browser
+
+from tests._browser import launched
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def anyio_backend() -> str:
     """Run async tests on asyncio, the loop that the server runs on."""
     return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
+    """Start a browser for the tests of a module."""
+    async with launched() as browser:
+        yield browser

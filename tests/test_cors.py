@@ -18,7 +18,7 @@ from chainserve.cors import with_cors
 from chainserve.settings import Settings
 from tests._bridge import Response as Answer
 from tests._bridge import lifespan, open_stream, request
-from tests._browser import launched, opened
+from tests._browser import opened
 from tests._server import serve
 
 pytestmark = pytest.mark.anyio
@@ -362,18 +362,6 @@ class Appending:
             await send(message)
 
         await self.app(scope, receive, send_more)
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Of the module, since its one browser is."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
 
 
 async def page(scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from chainserve.cross_site import refuse_cross_site, refuse_cross_site_write
 from chainserve.errors import CrossSiteError
 from tests._bridge import WAIT_SECONDS
-from tests._browser import launched, opened
+from tests._browser import opened
 from tests._server import Served, serve
 
 pytestmark = pytest.mark.anyio
@@ -245,18 +245,6 @@ WRITES = {
 NAVIGATIONS = {"link", "download", "form", "form-post"}
 # What Chromium sends of these over plain http is what a program sends: `Accept: */*` and no more.
 INDISTINCT = {"script", "video"}
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Of the module, since its one browser is."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.async_api import Browser
 
-from tests._browser import launched
 from tests._processes import ServerProcess
 from tests._sse import EventDecoder, ReceivedEvent, decode_events
 from tests._system import require_program
@@ -122,12 +122,12 @@ def test_a_request_that_is_repeated_under_its_key_gets_the_same_run(address: str
     assert first[-1].event == "end"
 
 
-async def test_the_page_reads_its_run_to_the_end(address: str) -> None:
+async def test_the_page_reads_its_run_to_the_end(address: str, browser: Browser) -> None:
     [script] = blocks("js")
     script = script.replace("source.close());", "{ source.close(); window.ended = true; });", 1)
     script = script.replace("console.log(", "window.said.push(")
-    async with launched() as browser:
-        page = await browser.new_page(bypass_csp=True)
+    async with await browser.new_context(bypass_csp=True) as context:
+        page = await context.new_page()
         await page.goto(f"http://{address}/")
         await page.evaluate(f"(async () => {{ window.said = []; {script} }})()")
         await page.wait_for_function("window.ended", timeout=20_000)

@@ -18,7 +18,7 @@ from playwright.async_api import Browser, Page
 from chainserve import Chain, add_stream_route, create_app
 from chainserve.settings import Settings
 from tests._apps import executor_of, make_app
-from tests._browser import Tab, launched, opened
+from tests._browser import Tab, opened
 from tests._chains import GatedChain, failing
 from tests._processes import undone
 from tests._proxy import Fault, FaultProxy, proxy
@@ -146,18 +146,6 @@ class Stage:
 
 def chunks(events: Sequence[dict[str, str]]) -> list[Any]:
     return [json.loads(one["data"]) for one in events if one["event"] == "data"]
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Of the module, since its one browser is."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
 
 
 @asynccontextmanager

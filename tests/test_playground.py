@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chainserve import Chain, add_routes, create_app
 from tests._apps import only_run
-from tests._browser import Tab, launched, opened
+from tests._browser import Tab, opened
 from tests._chains import (
     GatedChain,
     answering,
@@ -43,18 +43,6 @@ def app_of(runnable: Runnable[Any, Any], path: str = "/chain", **declared: Any) 
     app = FastAPI()
     add_routes(app, Chain(path=path, runnable=runnable, **declared))
     return app
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Of the module, since its one browser is."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from tests._bridge import WAIT_SECONDS
-from tests._browser import launched, opened
+from tests._browser import opened
 from tests._openai import OpenAIServer, Reset, Stall, Status, Tokens
 from tests._processes import ServerProcess, free_port
 from tests._proxy import Fault, FaultProxy, proxy
@@ -55,18 +55,6 @@ def file(name: str) -> str:
 CURLS = [block for block in blocks("bash") if block.startswith("curl")]
 WIRE = "\n".join(blocks("text"))
 CLIENT, RUN = (block for block in blocks("python") if ADDRESS in block)
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    """Of the module, since its one browser is."""
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
-    async with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

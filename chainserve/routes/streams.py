@@ -28,18 +28,18 @@ from chainserve.wire.projections import EVENT_STREAM, LangServeWire
 
 
 class StreamRoutes:
-    """The handlers of one chain's streams.
+    """The handlers of one chain's `stream`.
 
     Args:
         starter: Starts the chain's runs.
-        plain: Whether this is a route of its own: bare inputs, events of text, no run routes.
     """
 
-    def __init__(self, starter: RunStarter, *, plain: bool = False) -> None:
+    segments = 1
+    """How many segments of a request's path are the route's own."""
+
+    def __init__(self, starter: RunStarter) -> None:
         self._starter = starter
-        self._plain = plain
-        self._segments = 0 if plain else 1
-        self._tells_location = not plain and "runs" in starter.chain.endpoints
+        self._tells_location = "runs" in starter.chain.endpoints
 
     @answers_errors
     async def post(self, request: Request) -> Response:
@@ -48,25 +48,18 @@ class StreamRoutes:
         media_type = accepted(request, strict=False)
         if cursor_text(request):
             await self._starter.guard(body.request, "stream")
-            return await self._resume(request, media_type, text_events=self._plain)
-        if self._plain:
-            value, sent, on_disconnect = body.data, None, None
-        else:
-            envelope = validate_envelope(InvokeEnvelope, body.data)
-            value, sent = envelope.input, envelope.config
-            on_disconnect = envelope.on_disconnect
-        config = await self._starter.config(sent, body.request, "stream")
-        resumable = self._plain or preferences(request).resumable
+            return await self._resume(request, media_type)
+        envelope = self._envelope(body.data)
+        config = await self._starter.config(envelope.config, body.request, "stream")
         asked = Asked(
             endpoint="stream",
             content=body.text,
             idempotency_key=idempotency_key_of(request),
-            on_disconnect=on_disconnect,
-            resumable=resumable,
-            segments=self._segments,
+            on_disconnect=envelope.on_disconnect,
+            resumable=self._may_be_resumed(request),
+            segments=self.segments,
         )
-        work = self._work(value, config)
-        return await self._stream(request, work, asked, media_type, text_events=self._plain)
+        return await self._stream(request, self._work(envelope.input, config), asked, media_type)
 
     @answers_errors
     async def get(self, request: Request) -> Response:
@@ -74,10 +67,9 @@ class StreamRoutes:
         runtime = runtime_of(request)
         refuse_cross_site(request.headers, origins=runtime.settings.cors_origins)
         media_type = accepted(request, strict=True)
-        text_events = wants_text_events(request) or self._plain
         if cursor_text(request):
             await self._starter.guard(request, "stream")
-            return await self._resume(request, media_type, text_events=text_events)
+            return await self._resume(request, media_type)
         query = request.query_params
         sent = _config_of(query)
         config = await self._starter.config(sent, request, "stream")
@@ -89,35 +81,45 @@ class StreamRoutes:
             idempotency_key=idempotency_key_of(request, query.get("idempotency_key")),
             on_disconnect=_on_disconnect_of(query),
             resumable=True,
-            segments=self._segments,
+            segments=self.segments,
         )
-        work = self._work(value, config)
-        return await self._stream(request, work, asked, media_type, text_events=text_events)
+        return await self._stream(request, self._work(value, config), asked, media_type)
+
+    def _envelope(self, body: Any) -> InvokeEnvelope:
+        """Return what a body asks for."""
+        return validate_envelope(InvokeEnvelope, body)
+
+    def _may_be_resumed(self, request: Request) -> bool:
+        """Tell whether the answer to a POST has ids."""
+        return preferences(request).resumable
+
+    def _text_events(self, request: Request) -> bool:
+        """Tell whether events are unnamed and have text."""
+        return wants_text_events(request)
 
     def _work(self, value: Any, config: RunnableConfig) -> Work:
         execution, chain = self._starter.execution, self._starter.chain
         checked = execution.parse_input(value, config)
         return execution.stream(checked, config, keep_chunks=chain.on_end is not None)
 
-    async def _resume(self, request: Request, media_type: str, *, text_events: bool) -> Response:
+    async def _resume(self, request: Request, media_type: str) -> Response:
         return await resume(
             self._starter,
             request,
             media_type,
-            segments=self._segments,
-            text_events=text_events,
+            segments=self.segments,
+            text_events=self._text_events(request),
         )
 
     async def _stream(
-        self, request: Request, work: Work, asked: Asked, media_type: str, *, text_events: bool
+        self, request: Request, work: Work, asked: Asked, media_type: str
     ) -> Response:
         """Start the run, or find the one of its key, and answer its log from the start."""
-        runtime = runtime_of(request)
+        runtime, text_events = runtime_of(request), self._text_events(request)
         run = await self._starter.start(request, work, asked)
-        langserves = media_type == EVENT_STREAM and not asked.resumable
         wire: Wire = LangServeWire()
         headers: dict[str, str] = {}
-        if not langserves:
+        if media_type != EVENT_STREAM or asked.resumable:
             wire = wire_of(media_type, run.id, run.epoch, runtime, text_events=text_events)
             if self._tells_location:
                 headers["location"] = location(request, run.id)
@@ -131,6 +133,30 @@ class StreamRoutes:
             resumable=asked.resumable or asked.idempotency_key is not None,
             headers=headers,
         )
+
+
+class PlainStreamRoutes(StreamRoutes):
+    """The handlers of one plain route: bare inputs, events of text, and no run routes beside it.
+
+    Args:
+        starter: Starts the chain's runs.
+    """
+
+    segments = 0
+
+    def __init__(self, starter: RunStarter) -> None:
+        super().__init__(starter)
+        self._tells_location = False
+
+    def _envelope(self, body: Any) -> InvokeEnvelope:
+        return InvokeEnvelope(input=body)
+
+    def _may_be_resumed(self, request: Request) -> bool:
+        return True
+
+    def _text_events(self, request: Request) -> bool:
+        wants_text_events(request)  # Another format is refused here too.
+        return True
 
 
 def _config_of(query: Mapping[str, str]) -> dict[str, Any] | None:
