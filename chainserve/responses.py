@@ -15,7 +15,7 @@ from chainserve.connection import (
     wait_for_disconnect,
     watch_the_rest,
 )
-from chainserve.errors import LogEvictedError
+from chainserve.errors import ChainServeError, LogEvictedError, LogExpiredError
 from chainserve.executor import RunExecutor
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
 from chainserve.types import RunId
@@ -158,9 +158,12 @@ class EventStreamResponse(Response):
                 await connection.send(gap)
                 self._cursor = earliest - 1
                 return (), True
+            return self._ended_with(LogEvictedError())
         except LogNotFoundError:
-            pass
-        return (error_event(self._cursor + 1, LogEvictedError().event()),), False
+            return self._ended_with(LogExpiredError())
+
+    def _ended_with(self, error: ChainServeError) -> tuple[Sequence[Event], bool]:
+        return (error_event(self._cursor + 1, error.event()),), False
 
     async def _ended_early(self, connection: Connection) -> bool:
         """Cancel the run of a request that the server cancels, and send how the stream ended.

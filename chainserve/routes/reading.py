@@ -12,6 +12,7 @@ from chainserve.errors import (
     RunNotFoundError,
 )
 from chainserve.responses import EventStreamResponse, Wire
+from chainserve.routes.requests import header
 from chainserve.routes.starting import LAST_EVENT_ID_HEADER, RunStarter
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError, RunRecord
@@ -69,7 +70,7 @@ def wire_of(
 
 def cursor_text(request: Request) -> str:
     """Return the cursor that the caller sent, in the header or else the parameter; "" if none."""
-    sent = request.headers.get(LAST_EVENT_ID_HEADER)
+    sent = header(request, LAST_EVENT_ID_HEADER)
     return sent or request.query_params.get("last_event_id", "")
 
 

@@ -28,6 +28,15 @@ _BODY = "chainserve.body"
 """Where the scope keeps the data of the body, for the application's own handlers."""
 
 
+def header(request: Request, name: str) -> str | None:
+    """Return a header's value without the white space around it (RFC 9110, section 5.5).
+
+    Not every server takes it away.
+    """
+    value = request.headers.get(name)
+    return None if value is None else value.strip(" \t")
+
+
 async def read_json(request: Request, max_body_bytes: int) -> "Body":
     """Read a JSON body.
 

@@ -20,7 +20,7 @@ from chainserve.errors import (
 )
 from chainserve.execution import Execution, Work
 from chainserve.observability import request_id_of
-from chainserve.routes.requests import Body, read_json
+from chainserve.routes.requests import Body, header, read_json
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
@@ -153,7 +153,9 @@ def idempotency_key_of(request: Request, parameter: str | None = None) -> str | 
     Raises:
         InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
     """
-    sent = request.headers.get(IDEMPOTENCY_KEY_HEADER, parameter)
+    sent = header(request, IDEMPOTENCY_KEY_HEADER)
+    if sent is None:
+        sent = parameter
     if sent is None:
         return None
     if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
