@@ -102,7 +102,7 @@ async def serve(
         "timeout_graceful_shutdown": 1,
     }
     server = _Server(uvicorn.Config(app, http=http, **{**defaults, **config}))
-    with socket.create_server((HOST, 0)) as listener:
+    with _listener() as listener:
         port: int = listener.getsockname()[1]
         task = asyncio.create_task(_run(server, listener))
         try:
@@ -112,6 +112,13 @@ async def serve(
             server.should_exit = True
             server.abort_connections()
             await _join(server, task)
+
+
+def _listener() -> socket.socket:
+    """Return a bound socket; asyncio sets TCP_NODELAY only where the protocol is named."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind((HOST, 0))
+    return listener
 
 
 async def _run(server: _Server, listener: socket.socket) -> None:
