@@ -72,7 +72,10 @@ def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _NotingTaskFactory:
-    """Makes tasks as the loop did before, and adds each to the scope of its context."""
+    """Makes tasks as the loop did before, and adds each to the scope of its context.
+
+    A scope's task cannot end the loop.
+    """
 
     def __init__(self, make: Callable[..., Any] | None) -> None:
         self._make = make
@@ -86,11 +89,29 @@ class _NotingTaskFactory:
     ) -> asyncio.Task[Any]:
         if context is not None:
             options["context"] = context
-        if self._make is None:
-            task = asyncio.Task(coro, loop=loop, **options)
-        else:
-            task = self._make(loop, coro, **options)
         scope = _SCOPE.get() if context is None else context.get(_SCOPE)
-        if scope is not None:
-            scope.add(task)
+        if scope is None:
+            return self._task(loop, coro, options)
+        task = self._task(loop, _without_exit(coro), options)
+        task.add_done_callback(lambda _: coro.close())  # It may never have been started.
+        scope.add(task)
         return task
+
+    def _task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Coroutine[Any, Any, Any],
+        options: dict[str, Any],
+    ) -> asyncio.Task[Any]:
+        if self._make is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        made: asyncio.Task[Any] = self._make(loop, coro, **options)
+        return made
+
+
+async def _without_exit(coro: Coroutine[Any, Any, Any]) -> Any:
+    """Await what a chain runs; asyncio lets a `SystemExit` of any task end the whole server."""
+    try:
+        return await coro
+    except SystemExit as stopped:
+        raise RuntimeError(f"The chain called sys.exit({stopped.code!r})") from stopped

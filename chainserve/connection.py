@@ -3,17 +3,27 @@
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-from starlette.types import Message, Receive, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from chainserve.types import StreamExit
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows has neither.
+    fcntl = termios = None  # type: ignore[assignment]
+
 _LAYERS = 8
 """How many layers of middleware between here and the server may each hold one message."""
+
+_WRITE_POLL_INTERVAL = 0.02
+"""Seconds between two looks at whether a transport has written what it holds."""
 
 _REPEATED_BODIES = 10
 """How often a body may come again before its end is no longer waited for."""
@@ -34,11 +44,26 @@ class Pace:
     flush_interval: float
 
 
+class _Look(NamedTuple):
+    """What a look at a write that lasts has shown.
+
+    Attributes:
+        began: When the write began, which tells it from others.
+        at: When the client was seen to have read.
+        left: How many bytes it had not read then.
+    """
+
+    began: float
+    at: float
+    left: int
+
+
 class Connection:
     """One client's connection: writes under a deadline, and a wait that all of interest ends."""
 
-    def __init__(self, receive: Receive, send: Send, pace: Pace) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, pace: Pace) -> None:
         self.exit: StreamExit | None = None
+        self._http_version = scope.get("http_version")
         self._receive = receive
         self._send = send
         self._pace = pace
@@ -49,6 +74,7 @@ class Connection:
         self._flush: asyncio.TimerHandle | None = None
         self._sent_at = loop.time()
         self._sending_since: float | None = None
+        self._look: _Look | None = None
         self._disconnect = loop.create_task(self._watch_for_disconnect())
         self._check = loop.call_later(self._check_interval, self._check_time)
 
@@ -85,6 +111,11 @@ class Connection:
             await self.send(b"")  # Middleware may hold what it was given until the next message.
         self.leave("broken_off")
         if (transport := transport_of(self._receive, self._send)) is None:
+            return
+        if self._http_version == "1.0":
+            # The end of such a body is the end of the connection: only a reset tells of the cut.
+            await _until_written(transport, self._pace.send_timeout)
+            _reset(transport)
             return
         transport.close()
         await asyncio.wait((self._disconnect,), timeout=self._pace.send_timeout)
@@ -163,18 +194,29 @@ class Connection:
     def _check_time(self) -> None:
         """Cut a client that does not read, or wake the reader for a heartbeat."""
         now = self._loop.time()
-        began = self._sending_since
-        if began is not None and now - began >= self._pace.send_timeout:
-            self._cut()
-            return
-        if self.heartbeat_is_due:
-            self._release()
         due = self._sent_at + self._pace.heartbeat_interval
-        if began is not None:
-            due = began + self._pace.send_timeout
-        if due <= now:
+        if self._sending_since is not None:
+            due = self._stuck_since(now, self._sending_since) + self._pace.send_timeout
+            if due <= now:
+                self._cut()
+                return
+        elif self.heartbeat_is_due:
+            self._release()
             due = now + self._check_interval
         self._check = self._loop.call_at(min(due, now + self._pace.send_timeout), self._check_time)
+
+    def _stuck_since(self, now: float, began: float) -> float:
+        """Return when the client was last seen to read, or to begin with, of a write.
+
+        A large piece takes its time: as long as the client reads, it is not cut.
+        """
+        transport = transport_of(self._receive, self._send)
+        if transport is None:
+            return began
+        left = _unread(transport)
+        if self._look is None or self._look.began != began or left < self._look.left:
+            self._look = _Look(began, now, left)
+        return self._look.at
 
     def _cut(self) -> None:
         """End a write that does not end: free the socket if the server lets us, or leave it."""
@@ -232,21 +274,58 @@ def watch_the_rest(receive: Receive, send: Send, timeout: float) -> None:
     Nobody waits for these bytes any more, so nobody else would notice.
     """
     transport = transport_of(receive, send)
-    if transport is not None and (unsent := transport.get_write_buffer_size()):
-        loop = asyncio.get_running_loop()
-        loop.call_later(timeout, _reset_unless_read, transport, unsent, timeout)
+    if transport is not None and transport.get_write_buffer_size():
+        _look_again(transport, _request_on(transport), timeout, own=True)
 
 
-def _reset_unless_read(transport: asyncio.Transport, unsent: int, timeout: float) -> None:
-    """Reset a connection whose client reads none of the rest of an ended response."""
-    left = transport.get_write_buffer_size()
-    if left == 0:
+def _look_again(transport: asyncio.Transport, request: Any, timeout: float, *, own: bool) -> None:
+    loop = asyncio.get_running_loop()
+    unread = _unread(transport)
+    loop.call_later(timeout, _reset_unless_read, transport, request, unread, timeout, own)
+
+
+def _reset_unless_read(
+    transport: asyncio.Transport, request: Any, unread: int, timeout: float, own: bool
+) -> None:
+    """Reset a connection whose client has read none of the rest of an ended response.
+
+    Another response may follow on it: how much of that is unread says nothing before its end.
+    """
+    if transport.get_write_buffer_size() == 0:
         return
-    if left >= unsent:
+    current = _request_on(transport)
+    judged = current is request and (own or getattr(current, "response_complete", True))
+    if judged and _unread(transport) >= unread:
         _reset(transport)
         return
-    loop = asyncio.get_running_loop()
-    loop.call_later(timeout, _reset_unless_read, transport, left, timeout)
+    _look_again(transport, current, timeout, own=own and current is request)
+
+
+def _unread(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client's side has not acknowledged, as far as this system tells.
+
+    The kernel takes bytes from the transport only after it has sent many: a client that reads
+    slowly shows in what the kernel holds.
+    """
+    unread = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError, ValueError, AttributeError):
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        unread += int.from_bytes(queued, sys.byteorder)
+    return unread
+
+
+def _request_on(transport: asyncio.Transport) -> Any:
+    """Return what stands for the request that a connection of uvicorn answers."""
+    return getattr(transport.get_protocol(), "cycle", None)
+
+
+async def _until_written(transport: asyncio.Transport, seconds: float) -> None:
+    """Wait until the kernel has all bytes, or for so many seconds."""
+    for _ in range(round(seconds / _WRITE_POLL_INTERVAL)):
+        if not transport.get_write_buffer_size():
+            return
+        await asyncio.sleep(_WRITE_POLL_INTERVAL)
 
 
 def _reset(transport: asyncio.Transport) -> None:

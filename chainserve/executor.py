@@ -13,16 +13,16 @@ from chainserve.errors import (
     RunCancelledError,
     RunFailedError,
     RunTimeoutError,
+    UpstreamError,
 )
 from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd
+from chainserve.pacing import Follower, WriterPace
 from chainserve.runs import PastRun, Run, RunOptions
 from chainserve.stores.base import RunRecord, Store
+from chainserve.translation import upstream_cause
 from chainserve.types import CancelReason, RunId
 from chainserve.wire.events import Event, metadata_event
-
-_CHUNKS_A_TURN = 64
-"""After so many chunks, a run lets others have the loop."""
 
 _SIBLINGS_TIMEOUT = 0.1
 """Seconds in which what a failed step leaves running may end before the failure is told."""
@@ -31,7 +31,8 @@ _JOIN_TIMEOUT = 5.0
 """Seconds in which the response of a run must have begun to read it."""
 
 _FAREWELL_TIMEOUT = 1.0
-"""Seconds in which the readers of a server that stops may send how their runs ended."""
+"""Seconds in which a server that stops may say so to the requests that it has cancelled, and in
+which the readers may then send how their runs ended."""
 
 
 class RunLogger(Protocol):
@@ -53,16 +54,28 @@ class RunExecutor:
     Args:
         store: Keeps the records and logs.
         cancel_timeout: Seconds a cancelled run has to end before it is left behind.
-        on_end_timeout: Seconds that a chain's `on_end` hook may take.
+        on_end_timeout: Seconds that a chain's `on_end` or `translate_error` hook may take.
+        max_lead: How many bytes a run may write ahead of those who read its log.
+        lead_timeout: Seconds that it then waits for them.
         log: Where ended runs are written, one line each.
     """
 
     def __init__(
-        self, store: Store, *, cancel_timeout: float, on_end_timeout: float, log: RunLogger
+        self,
+        store: Store,
+        *,
+        cancel_timeout: float,
+        on_end_timeout: float,
+        max_lead: int,
+        lead_timeout: float,
+        log: RunLogger,
     ) -> None:
         self.store = store
-        self.cancel_timeout = cancel_timeout
+        self.stopping = asyncio.Event()
+        self._cancel_timeout = cancel_timeout
         self._on_end_timeout = on_end_timeout
+        self._max_lead = max_lead
+        self._lead_timeout = lead_timeout
         self._log = log
         self._live: dict[RunId, Run] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -84,7 +97,10 @@ class RunExecutor:
         Raises:
             RunIdInUseError: The store has a run with one of its ids.
             IdempotencyKeyReusedError: The key started a run for another request.
+            RunCancelledError: The server is shutting down.
         """
+        if self.stopping.is_set():
+            raise RunCancelledError("shutdown")
         run = Run(work, options, asyncio.get_running_loop().time())
         run.status = "running"
         before = await self._create(run)
@@ -97,15 +113,23 @@ class RunExecutor:
         self._start(run)
         return run
 
-    def join(self, run_id: RunId, *, resumable: bool = False) -> None:
-        """Count a reader of the run, who can come back after leaving if it is resumable."""
+    def join(
+        self, run_id: RunId, *, resumable: bool = False, follower: Follower | None = None
+    ) -> None:
+        """Count a reader of the run, who can come back after leaving if it is resumable.
+
+        A writer that gets too far ahead waits for a follower.
+        """
         self._joined += 1
         self._all_left.clear()
-        if (run := self._live.get(run_id)) is not None:
-            run.readers += 1
-            run.resumable = run.resumable or resumable
+        if (run := self._live.get(run_id)) is None:
+            return
+        run.readers += 1
+        run.resumable = run.resumable or resumable
+        if follower is not None:
+            run.followers.add(follower)
 
-    def leave(self, run_id: RunId) -> None:
+    def leave(self, run_id: RunId, *, follower: Follower | None = None) -> None:
         """Count a reader less; the run's policy says what follows when the last one left."""
         self._joined -= 1
         if self._joined == 0:
@@ -113,6 +137,8 @@ class RunExecutor:
         if (run := self._live.get(run_id)) is None:
             return
         run.readers -= 1
+        if follower is not None:
+            run.followers.discard(follower)
         if run.resumable:
             self._wait_for_a_reader(run, run.options.resume_grace)
         else:
@@ -124,13 +150,33 @@ class RunExecutor:
         Every task that was started in the run's context is cancelled until none is left, or for
         `cancel_timeout`. Then the run ends: `timeout` for that reason, else `cancelled`.
         """
-        if run.is_over or run.cancel_reason is not None:
+        if run.is_ending or run.cancel_reason is not None:
             return
         run.cancel_reason = reason
-        self._in_background(self._cancel(run, error or RunCancelledError()))
+        self._in_background(self._cancel(run, error or RunCancelledError(reason)))
+
+    async def ends_soon(self, run_id: RunId) -> bool:
+        """Tell a reader whose request is cancelled whether the run ends before it has to leave.
+
+        A server that stops cancels its requests first and its runs next. Where the reader is the
+        one that keeps the run, the run is cancelled here.
+        """
+        run = self._live.get(run_id)
+        if run is None:
+            return True
+        if run.readers == 1 and not (run.continues or run.resumable):
+            self.cancel(run, "shutdown")
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), _FAREWELL_TIMEOUT)
+        return self.stopping.is_set() or run.is_over
 
     async def shutdown(self) -> None:
-        """Cancel all runs; wait until each has ended or was left behind, and has been read."""
+        """Cancel all runs; wait until each has ended or was left behind, and has been read.
+
+        No run is started from now on.
+        """
+        self.stopping.set()
         for run in self.live:
             self.cancel(run, "shutdown")
         while self._background:
@@ -185,17 +231,19 @@ class RunExecutor:
         error: BaseException | None = None
         try:
             await self._write_chunks(run)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
             error = raised
             await run.scope.cancel(_SIBLINGS_TIMEOUT)
         if run.cancel_reason is None:
+            run.is_ending = True
             await asyncio.shield(self._in_background(self._end(run, error)))
 
     async def _write_chunks(self, run: Run) -> None:
         now = asyncio.get_running_loop().time
         append, run_id = self.store.append, run.id
+        pace = WriterPace(run.followers, self._max_lead, self._lead_timeout)
         async with aclosing(run.work.chunks()) as chunks:
             async for data in chunks:
                 if run.is_over:
@@ -207,27 +255,27 @@ class RunExecutor:
                     run.first_chunk_at = run.last_chunk_at
                     self._watch_deadlines(run)
                 await append(run_id, (Event(seq, "data", data),))
-                if seq % _CHUNKS_A_TURN == 0:
-                    # A chain that never suspends would keep the loop from everybody else.
-                    await asyncio.sleep(0)
+                if pace.is_due(len(data)):
+                    await pace.give_way(seq)
+                    run.last_chunk_at = now()
 
     async def _cancel(self, run: Run, error: ChainServeError) -> None:
-        left = await run.scope.cancel(self.cancel_timeout)
+        left = await run.scope.cancel(self._cancel_timeout)
+        run.is_ending = True
         await self._end(run, error)
         if left:
             self._log.warning("run left behind", run_id=run.id, path=run.options.path, tasks=left)
 
     def _make_sure_it_ended(self, run: Run) -> None:
         """End a run whose task was cancelled by something else than `cancel`."""
-        if not run.is_over and run.cancel_reason is None:
-            self._in_background(self._end(run, RunCancelledError()))
+        if not run.is_ending and run.cancel_reason is None:
+            run.is_ending = True
+            self._in_background(self._cancel(run, RunCancelledError()))
 
     async def _end(self, run: Run, error: BaseException | None) -> None:
         """Write the final state and the terminal event, once."""
-        if run.is_over:
-            return
         if error is not None:
-            self._explain(run, error)
+            await self._explain(run, error)
         terminal = run.end()
         try:
             for record in run.records():
@@ -241,22 +289,30 @@ class RunExecutor:
             for ended in run.ended_runs():
                 self._in_background(self._call_on_end(on_end, ended))
 
-    def _explain(self, run: Run, error: BaseException) -> None:
+    async def _explain(self, run: Run, error: BaseException) -> None:
         """Note the error as a caller may know it; the text of an unexpected one goes to the log."""
+        translated = await self._translated(run, error)
         with suppress(Exception):  # Attributes of a chain's exception may be anything.
-            run.fail(self._translated(run, error))
+            run.fail(translated)
         if isinstance(run.error, RunFailedError):
             fields = {"run_id": run.id, "path": run.options.path, "mode": run.mode}
             self._log.error("run failed", **fields, exc_info=error)
+        elif isinstance(run.error, UpstreamError):
+            fields = {"run_id": run.id, "path": run.options.path, "code": run.error.code}
+            self._log.warning("upstream failed", **fields, **upstream_cause(error))
 
-    def _translated(self, run: Run, error: BaseException) -> BaseException:
+    async def _translated(self, run: Run, error: BaseException) -> BaseException:
         """Return what the chain's hook makes of an error, or the error itself."""
         hook = run.options.translate_error
         if hook is None or not isinstance(error, Exception) or isinstance(error, ChainServeError):
             return error
         try:
-            return hook(error) or error
-        except Exception as failure:  # noqa: BLE001 - a hook may raise anything
+            async with asyncio.timeout(self._on_end_timeout):
+                answer = hook(error)
+                if inspect.isawaitable(answer):
+                    answer = await answer
+            return answer or error
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - a hook may raise anything
             self._log.error("translate_error failed", run_id=run.id, exc_info=failure)
             return error
 
@@ -270,7 +326,7 @@ class RunExecutor:
                     answer = await asyncio.to_thread(on_end, ended)
                     if inspect.isawaitable(answer):
                         await answer
-        except Exception as error:  # noqa: BLE001 - a hook may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a hook may raise anything
             self._log.error("on_end failed", run_id=ended.run_id, exc_info=error)
 
     def _watch_deadlines(self, run: Run) -> None:

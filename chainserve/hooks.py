@@ -50,8 +50,11 @@ class EndedRun:
 OnEnd: TypeAlias = Callable[[EndedRun], Awaitable[None] | None]
 """Called once for each run, after its terminal event; a sync one runs in a thread."""
 
-TranslateError: TypeAlias = Callable[[Exception], Exception | None]
-"""`(exception of the chain) -> exception to answer`, such as an `HTTPException`; None for ours."""
+TranslateError: TypeAlias = Callable[[Exception], Exception | Awaitable[Exception | None] | None]
+"""`(exception of the chain) -> exception to answer`, sync or async.
+
+It returns such as an `HTTPException` with a status of 400 or more; None leaves the error as it is.
+"""
 
 Principal: TypeAlias = Callable[[Any], str | Awaitable[str | None] | None]
 """`(request) -> whose runs these are`, sync or async; None is anybody."""

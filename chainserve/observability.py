@@ -40,6 +40,7 @@ def make_logger(settings: Settings) -> Any:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
         _without_nothing,
+        _with_a_quoted_path,
     ]
     if settings.log_format == "json":
         processors.append(structlog.processors.format_exc_info)
@@ -53,6 +54,13 @@ def make_logger(settings: Settings) -> Any:
 def _without_nothing(_: Any, __: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Leave out the fields that have no value."""
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _with_a_quoted_path(_: Any, __: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Quote the path of a request: what is in it may control the terminal that shows the log."""
+    if "path" in fields:
+        fields["path"] = quote(fields["path"], safe="/:@!$&'()*+,;=~")
+    return fields
 
 
 def configure_logging(settings: Settings) -> None:
@@ -104,8 +112,7 @@ class RequestLogLayer:
                 "request",
                 request_id=request_id,
                 method=scope["method"],
-                # Quoted, for what is in a path may control the terminal that shows the log.
-                path=quote(scope["path"], safe="/:@!$&'()*+,;=~"),
+                path=scope["path"],
                 status=status,
                 exit=scope.get("chainserve.exit"),
                 duration_ms=round((time.perf_counter() - began) * 1000, 1),

@@ -84,13 +84,13 @@ class EventStreamResponse(Response):
         self._run_id = run_id
         self._wire = wire
         self._pace = pace
-        self._cursor = after
+        self.cursor = after
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log until its end, or until the client is gone or too slow."""
-        connection = Connection(receive, send, self._pace)
-        self._executor.join(self._run_id, resumable=self._resumable)
+        connection = Connection(scope, receive, send, self._pace)
+        self._executor.join(self._run_id, resumable=self._resumable, follower=self)
         unwatch = self._executor.store.watch(self._run_id, connection.wake)
         try:
             await connection.start(self.status_code, self.raw_headers)
@@ -99,15 +99,14 @@ class EventStreamResponse(Response):
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
             connection.leave("client_gone")
         except asyncio.CancelledError:
-            if connection.exit != "too_slow" and not await self._ended_early(connection):
-                connection.leave("cancelled")
-                raise
+            if connection.exit != "too_slow":
+                await self._say_farewell(connection)
             connection.task.uncancel()
         finally:
             unwatch()
             connection.close()
             scope["chainserve.exit"] = connection.exit
-            self._executor.leave(self._run_id)
+            self._executor.leave(self._run_id, follower=self)
         if self.background is not None:
             await self.background()
 
@@ -135,7 +134,7 @@ class EventStreamResponse(Response):
 
     async def _send_events(self, connection: Connection, events: Sequence[Event]) -> None:
         last = events[-1]
-        self._cursor = last.seq
+        self.cursor = last.seq
         for piece in self._wire.project(events):
             await connection.send(piece)
         if last.event == "error" and self._wire.cuts_on_error:
@@ -150,34 +149,35 @@ class EventStreamResponse(Response):
     async def _events_after_cursor(self, connection: Connection) -> tuple[Sequence[Event], bool]:
         """Read on; tell a reader what is gone, or end its stream if it could not come back."""
         try:
-            return await self._executor.store.read_after(self._run_id, self._cursor)
+            return await self._executor.store.read_after(self._run_id, self.cursor)
         except LogTruncatedError as truncated:
             earliest = truncated.earliest
-            gap = self._wire.gap(earliest, earliest - self._cursor - 1)
+            gap = self._wire.gap(earliest, earliest - self.cursor - 1)
             if gap is not None:
                 await connection.send(gap)
-                self._cursor = earliest - 1
+                self.cursor = earliest - 1
                 return (), True
             return self._ended_with(LogEvictedError())
         except LogNotFoundError:
             return self._ended_with(LogExpiredError())
 
     def _ended_with(self, error: ChainServeError) -> tuple[Sequence[Event], bool]:
-        return (error_event(self._cursor + 1, error.event()),), False
+        return (error_event(self.cursor + 1, error.event()),), False
 
-    async def _ended_early(self, connection: Connection) -> bool:
-        """Cancel the run of a request that the server cancels, and send how the stream ended.
+    async def _say_farewell(self, connection: Connection) -> None:
+        """Send how the run ends after the server has cancelled the request.
 
-        Returns:
-            False if nobody listens, or if the run goes on by itself.
+        Raises:
+            asyncio.CancelledError: Nobody listens, the run goes on, or the server has no patience.
         """
-        run = self._executor.find(self._run_id)
-        if connection.exit is not None or connection.is_sending or (run and run.continues):
-            return False
-        if run is not None:
-            self._executor.cancel(run, "shutdown")
-        await self._send_log(connection)
-        return True
+        listens = connection.exit is None and not connection.is_sending
+        try:
+            if not (listens and await self._executor.ends_soon(self._run_id)):
+                raise asyncio.CancelledError
+            await self._send_log(connection)
+        except asyncio.CancelledError:
+            connection.leave("cancelled")
+            raise
 
 
 class OutputResponse(Response):
@@ -223,10 +223,10 @@ async def wait_for_end(
             )
     except asyncio.CancelledError:
         run = executor.find(run_id)
-        if disconnect.done() or run is None or run.continues:
+        if disconnect.done() or not await executor.ends_soon(run_id):
             raise
-        executor.cancel(run, "shutdown")
-        await run.ended.wait()
+        if run is not None:
+            await run.ended.wait()
         current_task().uncancel()
     finally:
         disconnect.cancel()

@@ -21,10 +21,12 @@ from chainserve.errors import (
 )
 from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd, TranslateError
+from chainserve.pacing import Follower
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.translation import translate
 from chainserve.types import CancelReason, DisconnectMode, RunId, RunMode, RunStatus
 from chainserve.wire.events import Event, end_event, error_event
+from chainserve.wire.sse import exact
 
 _KEPT_MESSAGE = 1000
 """How many characters of an error's message a record keeps."""
@@ -81,7 +83,10 @@ class Run:
         error: Why it did not succeed, as a caller may know it.
         exception: The exception behind `error`.
         cancel_reason: Why it was cancelled.
+        is_ending: Whether its end has begun, so that it can no longer be cancelled.
         ended: Set once the state is final.
+        readers: How many wait for it or read its log here.
+        followers: Those of them who read its log.
     """
 
     def __init__(self, work: Work, options: RunOptions, started_at: float) -> None:
@@ -103,6 +108,8 @@ class Run:
         self.last_chunk_at: float | None = None
         self.next_seq = 0
         self.readers = 0
+        self.followers: set[Follower] = set()
+        self.is_ending = False
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
@@ -185,8 +192,9 @@ class Run:
 
     def _kept_output(self, index: int) -> bytes | None:
         output = self.outputs[index] if self.outputs else None
-        too_large = output is not None and len(output) > self.options.max_output_bytes
-        return None if too_large else output
+        if output is None or len(output) > self.options.max_output_bytes:
+            return None
+        return exact(output)
 
     def ended_runs(self) -> list[EndedRun]:
         """Return what `on_end` gets: one for each id."""

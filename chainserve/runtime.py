@@ -42,6 +42,8 @@ class Runtime:
             self.store,
             cancel_timeout=settings.cancel_timeout,
             on_end_timeout=settings.on_end_timeout,
+            max_lead=settings.max_run_log_bytes * 3 // 4,
+            lead_timeout=settings.send_timeout,
             log=self.log,
         )
         self.pace = Pace(

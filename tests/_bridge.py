@@ -223,6 +223,10 @@ class StreamedResponse:
         self.disconnected = True
         self._changed.set()
 
+    def cancel(self) -> None:
+        """Cancel the request's task, as a server that stops does."""
+        self._task.cancel()
+
     async def ended(self) -> None:
         """Wait until the application has returned or raised."""
         await self._until(lambda: self.app_ended)

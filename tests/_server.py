@@ -284,6 +284,10 @@ class RawConnection:
             self._events += self._decoder.feed(chunk)
         return self._events.pop(0)
 
+    async def read_ahead(self) -> None:
+        """Take some bytes from the network now that other methods will read."""
+        self._received += await self._receive_some()
+
     async def closed_by_server(self) -> bool:
         """Read on, and throw away, until the server has closed; True when it reset instead."""
         try:

@@ -37,6 +37,7 @@ LEVEL = {
     "cancellation": 3,
     "translation": 3,
     "connection": 3,
+    "pacing": 3,
     "execution": 4,
     "runs": 5,
     "executor": 6,

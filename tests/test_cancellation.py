@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypedDict
 
+import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
 from langchain_core.messages import AIMessage, BaseMessage
@@ -141,7 +142,10 @@ async def test_a_cancelled_stream_has_one_terminal_event() -> None:
         last = [event async for event in stream.events()][-1]
 
     assert last.event == "error"
-    assert last.json() == {"status_code": 499, "message": "The run was cancelled."}
+    assert last.json() == {
+        "status_code": 499,
+        "message": "The run was cancelled: the server is shutting down.",
+    }
     events, _ = await executor_of(app).store.read_after(run.id, -1)
     assert [event.event for event in events] == ["metadata", "data", "error"]
     assert run.cancel_reason == "shutdown"
@@ -280,6 +284,39 @@ async def test_a_run_that_was_cancelled_from_inside_still_ends() -> None:
 
     assert response.events()[-1].event == "error"
     assert not executor_of(app).live
+
+
+async def test_what_a_run_that_cancels_itself_has_started_is_cancelled() -> None:
+    chain = CountingChain()
+
+    async def cancel_myself(_: Any) -> Any:
+        task = asyncio.create_task(chain.ainvoke(1))
+        await chain.until_in_flight(1)
+        asyncio.current_task().cancel()  # type: ignore[union-attr]
+        await task
+
+    app = make_app(RunnableLambda(cancel_myself))
+    await request(app, "POST", "/chain/stream", json={"input": 1})
+
+    async with asyncio.timeout(5):
+        await chain.until_in_flight(0)
+    assert chain.cancellations == 1
+
+
+async def test_a_run_that_is_ending_cannot_be_cancelled() -> None:
+    chain = GatedChain(["a"], before=0)
+    app = make_app(chain)
+    async with open_stream(app, "POST", "/chain/stream", json={"input": 1}) as stream:
+        run, executor = only_run(app), executor_of(app)
+        chain.gate.set()
+        async with asyncio.timeout(5):
+            while not run.is_ending:
+                await anyio.lowlevel.checkpoint()
+        executor.cancel(run, "requested")
+        last = [event async for event in stream.events()][-1]
+
+    assert last.event == "end"
+    assert (run.status, run.cancel_reason) == ("success", None)
 
 
 async def test_the_run_id_of_a_live_run_is_refused() -> None:

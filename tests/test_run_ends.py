@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -315,6 +316,13 @@ def with_an_exception_of_its_own(error: BaseException) -> Runnable[Any, Any]:
     return RunnableLambda(fail)
 
 
+def exiting() -> Runnable[Any, Any]:
+    async def exit_(_: Any) -> Any:
+        sys.exit("enough")
+
+    return RunnableLambda(exit_)
+
+
 class UnspeakableError(Exception):
     """An exception whose text and attributes cannot be had."""
 
@@ -341,6 +349,16 @@ ENDINGS: dict[str, tuple[Callable[[], Runnable[Any, Any]], End]] = {
     "raises a status": (
         lambda: with_an_exception_of_its_own(HTTPException(418, "no coffee")),
         End("error", 418, "http_error"),
+    ),
+    "raises a text that is not Unicode": (
+        lambda: with_an_exception_of_its_own(HTTPException(418, "no \ud800 coffee")),
+        End("error", 418, "http_error"),
+    ),
+    "exits": (exiting, FAILED),
+    "exits in a thread": (lambda: with_an_exception_of_its_own(SystemExit(1)), FAILED),
+    "exits in a branch": (
+        lambda: RunnableParallel(a=exiting(), b=answering(1)).with_types(input_type=int),
+        FAILED,
     ),
     "raises a group": (
         lambda: with_an_exception_of_its_own(ExceptionGroup("two", [ValueError(), KeyError()])),
@@ -526,9 +544,10 @@ async def test_a_run_that_ends_while_it_is_cancelled_ends_once(way: Way) -> None
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.parametrize("policy", ["cancel", "continue"])
 @pytest.mark.parametrize("name", ["langserve", "ids", "ndjson", "text", "invoke", "batch"])
 async def test_a_server_that_stops_tells_open_answers_how_their_runs_ended(
-    name: str, http: Http
+    name: str, policy: str, http: Http
 ) -> None:
     way, chain = WAYS[name], GatedChain(["a", "b"], before=1)
     server = server_of(chain)
@@ -536,13 +555,14 @@ async def test_a_server_that_stops_tells_open_answers_how_their_runs_ended(
         serve(server.app, http=http, timeout_graceful_shutdown=0) as served,
         await RawConnection.open(served.port) as client,
     ):
-        await client.send_request("POST", way.target, headers=way.headers, json=way.json)
+        body = {**way.json, "on_disconnect": policy}
+        await client.send_request("POST", way.target, headers=way.headers, json=body)
         async with asyncio.timeout(5):
             await chain.reached[1].wait()
         run, store = only_run(server.app), executor_of(server.app).store
         served.server.should_exit = True
         status, headers = await client.read_head()
-        body, complete = await rest_of(client)
+        answer, complete = await rest_of(client)
         async with asyncio.timeout(5):
             await run.ended.wait()
 
@@ -551,9 +571,53 @@ async def test_a_server_that_stops_tells_open_answers_how_their_runs_ended(
     assert_record(record, CANCELLED)
     assert run.cancel_reason == "shutdown"
     if way.streams:
-        assert_stream(headers["content-type"], body, complete, CANCELLED)
+        assert_stream(headers["content-type"], answer, complete, CANCELLED)
     else:
-        assert (status, json.loads(body)["code"]) == (499, "cancelled")
+        assert (status, json.loads(answer)["code"]) == (499, "cancelled")
+
+
+async def test_a_server_that_stops_tells_who_waits_for_a_background_run() -> None:
+    chain = GatedChain(["a", "b"], before=1)
+    server = server_of(chain)
+    async with (
+        serve(server.app, timeout_graceful_shutdown=0) as served,
+        await RawConnection.open(served.port) as client,
+    ):
+        headers = {"prefer": "wait=5"}
+        await client.send_request("POST", "/chain/runs", headers=headers, json=ONE)
+        async with asyncio.timeout(5):
+            await chain.reached[1].wait()
+        await until(lambda: only_run(server.app).readers == 1)
+        served.server.should_exit = True
+        status, _ = await client.read_head()
+        shown = json.loads(await client.read_body())
+
+    assert (status, shown["status"]) == (200, "cancelled")
+    assert shown["error"]["message"] == "The run was cancelled: the server is shutting down."
+
+
+async def test_a_cancelled_request_of_one_reader_does_not_end_the_run_of_another() -> None:
+    chain = GatedChain(["a", "b"], before=1)
+    server = server_of(chain)
+    async with WAYS["langserve"].open(server.app) as stream, asyncio.timeout(5):
+        await chain.reached[1].wait()
+        run = only_run(server.app)
+        target = f"/chain/runs/{run.id}/stream"
+        async with open_stream(server.app, "GET", target, raise_app_errors=False) as onlooker:
+            await until(lambda: run.readers == 2)
+            onlooker.cancel()
+            await onlooker.ended()
+        assert run.readers == 1
+        chain.gate.set()
+        await assert_ended(server, WAYS["langserve"], stream, SUCCESS)
+
+
+async def test_no_run_is_started_by_a_server_that_has_stopped() -> None:
+    server = server_of(answering(1))
+    await executor_of(server.app).shutdown()
+
+    refused = await request(server.app, "POST", "/chain/invoke", json=ONE)
+    assert (refused.status, refused.json()["code"]) == (499, "cancelled")
 
 
 async def rest_of(client: RawConnection) -> tuple[bytes, bool]:
@@ -639,15 +703,12 @@ async def test_a_log_past_its_bound_keeps_its_end(bound: str, accept: str) -> No
     assert events_left[-1].terminal
 
 
-@bounds
 @pytest.mark.parametrize("name", ["langserve", "ids", "ndjson", "text"])
-async def test_a_reader_that_a_log_past_its_bound_leaves_behind_is_told(
-    name: str, bound: str
-) -> None:
+async def test_a_reader_that_logs_past_their_bound_leave_behind_is_told(name: str) -> None:
     way = WAYS[name]
     tokens = list(map(str, range(200)))
     chain = GatedChain(tokens, before=1)
-    server = server_of(chain, **{bound: BOUNDS[bound]})
+    server = server_of(chain, max_log_bytes=4000)
     async with (
         no_task_left(),
         open_stream(
