@@ -12,14 +12,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chainserve.chain import Chain
 from chainserve.cors import with_cors
+from chainserve.errors import ConfigurationError
 from chainserve.hooks import Principal
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
-from chainserve.problems import answer_http_exception
 from chainserve.registry import conflicts, refuse, why_not_streaming
 from chainserve.routes.index import index_routes
+from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on
-from chainserve.server import add_routes
-from chainserve.settings import Settings
+from chainserve.server import mount, warn_of_streams, warn_of_variables
+from chainserve.settings import Settings, read_settings
 from chainserve.version import __version__
 
 _GC_THRESHOLD = 50_000
@@ -58,9 +59,9 @@ def create_app(
 
     Raises:
         DiscoveryError: Chains cannot be served together.
-        ConfigurationError: A chain cannot be served.
+        ConfigurationError: A chain cannot be served, or a setting cannot be used.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     refuse([*conflicts((chain.path or "/", chain) for chain in chains)])
     log = make_logger(settings)
     options = {"title": "chainserve", "version": __version__, **options}
@@ -68,8 +69,10 @@ def create_app(
     app = _Application(settings, options)
     runtimes_on(app.router, settings, principal)
     app.include_router(index_routes(chains))
+    if principal is not None and not callable(principal):
+        raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:
-        add_routes(app, chain)
+        mount(app, chain)
     if HTTPException not in (options.get("exception_handlers") or {}):
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
@@ -83,7 +86,9 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         configure_logging(settings)
+        warn_of_variables(log)
         for chain in chains:
+            warn_of_streams(chain, log)
             if (reason := why_not_streaming(chain.runnable)) is not None:
                 log.warning("chain does not stream", path=chain.path, reason=reason, mend=_MEND)
         log.info("serving", chains=[chain.path or "/" for chain in chains])
@@ -107,7 +112,7 @@ def run(app: FastAPI, settings: Settings | None = None) -> None:
 
     Open streams may go on for `shutdown_grace_period` seconds; then their runs are cancelled.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     uvicorn.run(
         app,
         host=settings.host,

@@ -154,11 +154,11 @@ class ConfigPipeline:
         try:
             config = self.schema(**present).model_dump(exclude_unset=True)
         except ValidationError as error:
-            raise InvalidInputError(errors_of(error)) from None
+            raise InvalidInputError(errors_of(error), within="config") from None
         for key in ("recursion_limit", "max_concurrency"):
             if (limit := config.get(key)) is not None and limit < 1:
                 message = "Input should be greater than or equal to 1"
-                raise input_error("greater_than_equal", (key,), message, limit)
+                raise input_error("greater_than_equal", (key,), message, limit, within="config")
         return config
 
     def _refuse(self, present: Mapping[str, Any]) -> None:

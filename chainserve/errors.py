@@ -76,8 +76,9 @@ class ChainServeError(Exception):
         )
 
     def event(self) -> dict[str, Any]:
-        """The data of the terminal `error` event."""
-        return {"status_code": self.status_code, "message": self.message, "code": self.code}
+        """The data of the terminal `error` event; its message can be written as UTF-8."""
+        message = _encodable(self.message)
+        return {"status_code": self.status_code, "message": message, "code": self.code}
 
 
 def problem_document(
@@ -88,10 +89,15 @@ def problem_document(
         "type": "about:blank",
         "title": status_phrase(status_code),
         "status": status_code,
-        "detail": message if detail is None else detail,
+        "detail": _encodable(message if detail is None else detail),
         "code": code,
-        "message": message,
+        "message": _encodable(message),
     }
+
+
+def _encodable(value: Any) -> Any:
+    """Return a text that can be written as UTF-8, and any other value as it is."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def status_phrase(status_code: int) -> str:
@@ -149,13 +155,21 @@ class InvalidJSONError(RequestError):
 
 
 class InvalidInputError(RequestError):
-    """A part of the body has the wrong type; `errors` is pydantic's list."""
+    """A part of the body has the wrong type; `errors` is pydantic's list.
+
+    Args:
+        errors: The errors, each with a place as LangServe gives it.
+        within: The member of the body that those places are in, for the message.
+        hint: A sentence that says how a request looks.
+    """
 
     code = "invalid_input"
     status_code = 422
 
-    def __init__(self, errors: Sequence[Mapping[str, Any]]) -> None:
-        super().__init__(_first_error(errors))
+    def __init__(
+        self, errors: Sequence[Mapping[str, Any]], *, within: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(_first_error(errors, within) + (f". {hint}" if hint else ""))
         self.errors = list(errors)
 
     @property
@@ -164,12 +178,13 @@ class InvalidInputError(RequestError):
         return self.errors
 
 
-def _first_error(errors: Sequence[Mapping[str, Any]]) -> str:
+def _first_error(errors: Sequence[Mapping[str, Any]], within: str) -> str:
     """Say what is wrong first, and how much more there is."""
     if not errors:
         return "The request does not fit the chain's schema."
     first = errors[0]
-    place = ".".join(str(part) for part in first.get("loc", ())) or "input"
+    parts = [within] if within else []
+    place = ".".join([*parts, *(str(part) for part in first.get("loc", ()))]) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return f"{place}: {first.get('msg', 'invalid')}{more}"
 
@@ -236,7 +251,10 @@ class RunNotFoundError(RequestError):
     status_code = 404
 
     def __init__(self) -> None:
-        super().__init__("There is no such run. It may have ended long ago and been forgotten.")
+        super().__init__(
+            "There is no such run here. Use the path of the chain that started it; or it was "
+            "forgotten, or the server was restarted."
+        )
 
 
 class RunNotEndedError(RequestError):
@@ -256,8 +274,8 @@ class InvalidCursorError(RequestError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The Last-Event-ID is not the id of an event of this run. Send one that a stream of it "
-            "had, or none to read from the start."
+            "The Last-Event-ID is not the id of an event of this run. Send the part after "
+            '"id: " of an event of this run, or none to read from the start.'
         )
 
 
@@ -344,7 +362,7 @@ class PrincipalRequiredError(RequestError):
     def __init__(self) -> None:
         super().__init__(
             "This server does not know whose runs are whose, so it lists none. It can, with "
-            "create_app(principal=...) or CHAINSERVE_LIST_ALL_RUNS=true."
+            "Chain(principal=...), create_app(principal=...) or CHAINSERVE_LIST_ALL_RUNS=true."
         )
 
 
@@ -392,8 +410,15 @@ class RunCancelledError(RunError):
     code = "cancelled"
     status_code = 499
 
-    def __init__(self) -> None:
-        super().__init__("The run was cancelled.")
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(f"The run was cancelled{_WHY_CANCELLED.get(reason, '')}.")
+
+
+_WHY_CANCELLED: dict[str | None, str] = {
+    "client_disconnect": ": its client left",
+    "requested": " on request",
+    "shutdown": ": the server is shutting down",
+}
 
 
 class RunTimeoutError(RunError):

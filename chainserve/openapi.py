@@ -33,8 +33,11 @@ _STREAM_DESCRIPTION = """Server-Sent Events, in this order:
 | `metadata` | `{"run_id": "…"}` | first; by default just before the first chunk |
 | `data` | a chunk of the output, as JSON | any number |
 | `gap` | `{"earliest": "…", "lost": n}` | where events that were asked for are gone |
-| `end` | `{"status": "success"}`; by default none | last, if the run succeeded |
-| `error` | `{"status_code": 500, "message": "…"}` | last, if it did not |
+| `end` | `{"status": "success", "usage": {…}}`; by default none | last, if the run succeeded |
+| `error` | `{"status_code": 500, "message": "…", "code": "…"}` | last, if it did not |
+
+By default `error` has no `code`. `usage` is there if the run's models counted tokens:
+`input_tokens`, `output_tokens`, `total_tokens` and their details.
 
 A comment line is sent when nothing else is for a while. With ids (`Prefer: resumable`, or any GET)
 a reader that was cut goes on with `Last-Event-ID`. `Accept: application/x-ndjson` gives a line of
@@ -53,6 +56,25 @@ _Key: TypeAlias = Annotated[
 _Preference: TypeAlias = Annotated[str | None, Header(description="`wait=10`: wait for the end.")]
 
 
+def _header(description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_LOCATION = {"Location": _header("Where the run is, relative to the request's URL.")}
+_APPLIED = {"Preference-Applied": _header("What of `Prefer` was done.")}
+_STARTED = {**_LOCATION, **_APPLIED}
+_RETRY_AFTER = {"Retry-After": _header("Seconds to wait, if the model's provider says so.")}
+
+_BODY = (400, 409, 413, 415)
+"""What may be wrong with a request that has a body, beside 422."""
+
+_RUN = (410, 429, 499, 502, 504)
+"""How a run may end that is waited for, beside 500."""
+
+_READING = (400, 404, 406, 410)
+"""What may be wrong with a request for a run's events."""
+
+
 class _EventStream(Response):
     """Tells FastAPI the media type of a stream."""
 
@@ -66,7 +88,9 @@ def invoke(models: BodyModels) -> Documentation:
         raise NotImplementedError
 
     return {
-        **_described(documented, "Invoke", "Run the chain once and answer its output."),
+        **_described(
+            documented, "Invoke", "Run the chain once and answer its output.", *_BODY, *_RUN
+        ),
         **_bodies(documented, models.invoke_request, models.invoke_response),
         "response_description": "The output.",
     }
@@ -80,7 +104,7 @@ def batch(models: BodyModels) -> Documentation:
 
     description = "Run the chain once for each input and answer the outputs in the inputs' order."
     return {
-        **_described(documented, "Batch", description),
+        **_described(documented, "Batch", description, *_BODY, *_RUN),
         **_bodies(documented, models.batch_request, models.batch_response),
         "response_description": "The outputs.",
     }
@@ -99,8 +123,7 @@ def stream(models: BodyModels) -> Documentation:
 
     documented.__annotations__["body"] = models.invoke_request
     description = "Run the chain once and stream its output; or go on with the run of a cursor."
-    problems = (400, 404, 409, 410, 413, 415)
-    return _streaming(_described(documented, "Stream", description, *problems))
+    return _streaming(_described(documented, "Stream", description, *_BODY, 404, 410), _STARTED)
 
 
 def stream_by_get(_: BodyModels) -> Documentation:
@@ -121,7 +144,8 @@ def stream_by_get(_: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "Run the chain once for a page's EventSource, which resumes that run by itself."
-    return _streaming(_described(documented, "Stream by GET", description, *_READING, 403, 409))
+    described = _described(documented, "Stream by GET", description, *_READING, 403, 409)
+    return _streaming(described, _LOCATION)
 
 
 def plain_stream(model: Any) -> Documentation:
@@ -132,14 +156,15 @@ def plain_stream(model: Any) -> Documentation:
 
     documented.__annotations__["body"] = model
     description = "Run the chain once and stream its output as text."
-    return _streaming(_described(documented, "Stream text", description))
+    return _streaming(_described(documented, "Stream text", description, *_BODY, 404, 410))
 
 
 def plain_stream_by_get(_: Any) -> Documentation:
     """Describe the GET of a route that takes a chain's bare input."""
     description = "Run the chain once for a page's EventSource, which resumes that run by itself."
+    described = stream_by_get(_)
     return {
-        **stream_by_get(_),
+        **_streaming(described),
         "summary": "Stream text by GET",
         "description": f"{description} The input's fields are parameters.",
     }
@@ -155,11 +180,14 @@ def create_run(models: BodyModels) -> Documentation:
 
     description = "Start a run that goes on by itself, and answer where it is."
     ended = {"description": "It has ended in the time it was waited for.", "model": RunDetails}
+    headers = {"headers": _STARTED}
+    described = _described(documented, "Start a run", description, *_BODY)
     return {
-        **_described(documented, "Start a run", description),
+        **described,
         **_bodies(documented, models.run_request, RunDetails),
         "status_code": 202,
-        "responses": _problems(400, 409, 413, 415, 422, 500) | {200: ended},
+        "response_description": "It goes on.",
+        "responses": {**described["responses"], 202: headers, 200: {**ended, **headers}},
     }
 
 
@@ -170,8 +198,8 @@ def list_runs(_: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "List the caller's runs, the newest first."
-    described = _described(documented, "List runs", description, 403)
-    return {**described, "response_model": RunList}
+    described = _described(documented, "List runs", description, 400, 403)
+    return {**described, "response_model": RunList, "response_description": "The runs."}
 
 
 def show_run(_: BodyModels) -> Documentation:
@@ -180,8 +208,15 @@ def show_run(_: BodyModels) -> Documentation:
     async def documented(run_id: UUID, prefer: _Preference = None) -> None:
         raise NotImplementedError
 
-    described = _described(documented, "Show a run", "Answer what is known of a run.", 404)
-    return {**described, "response_model": RunDetails}
+    description = "Answer what is known of a run, its output or its error too."
+    described = _described(documented, "Show a run", description, 400, 404)
+    answer = {"headers": _APPLIED}
+    return {
+        **described,
+        "response_model": RunDetails,
+        "response_description": "What is known of the run.",
+        "responses": {**described["responses"], 200: answer},
+    }
 
 
 def stream_run(_: BodyModels) -> Documentation:
@@ -206,8 +241,9 @@ def cancel_run(_: BodyModels) -> Documentation:
         raise NotImplementedError
 
     description = "Cancel a run and answer what is known of it; a run that has ended stays so."
-    described = _described(documented, "Cancel a run", description, 403, 404)
-    return {**described, "response_model": RunDetails}
+    described = _described(documented, "Cancel a run", description, 400, 403, 404)
+    answer = "What is known of the run, which has ended if it could be ended."
+    return {**described, "response_model": RunDetails, "response_description": answer}
 
 
 def delete_run(_: BodyModels) -> Documentation:
@@ -216,19 +252,49 @@ def delete_run(_: BodyModels) -> Documentation:
     async def documented(run_id: UUID) -> None:
         raise NotImplementedError
 
-    described = _described(documented, "Forget a run", "Forget a run that has ended.", 404, 409)
-    return {**described, "status_code": 204}
+    description = "Forget a run that has ended: its record, its output and its events."
+    described = _described(documented, "Forget a run", description, 400, 404, 409)
+    return {**described, "status_code": 204, "response_description": "It is forgotten."}
+
+
+def input_schema(_: BodyModels) -> Documentation:
+    """Describe `GET input_schema`."""
+    return _schema("Input schema", "Answer the JSON schema of the chain's input.")
+
+
+def output_schema(_: BodyModels) -> Documentation:
+    """Describe `GET output_schema`."""
+    return _schema("Output schema", "Answer the JSON schema of the chain's output.")
+
+
+def config_schema(_: BodyModels) -> Documentation:
+    """Describe `GET config_schema`."""
+    description = "Answer the JSON schema of what a caller may put into the config."
+    return _schema("Config schema", description)
+
+
+def _schema(summary: str, description: str) -> Documentation:
+    """Describe a route that answers a JSON schema."""
+
+    async def documented() -> None:
+        raise NotImplementedError
+
+    return {
+        **_described(documented, summary, description, 400),
+        "response_model": dict[str, Any],
+        "response_description": "The JSON schema.",
+    }
 
 
 def _described(
     endpoint: Callable[..., Awaitable[None]], summary: str, description: str, *problems: int
 ) -> Documentation:
-    """Return what all descriptions have; without problems named, those of a request with a body."""
+    """Return what all descriptions have."""
     return {
         "endpoint": endpoint,
         "summary": summary,
         "description": description,
-        "responses": _problems(*(problems or (400, 409, 413, 415)), 422, 500),
+        "responses": _problems(*problems, 422, 500),
     }
 
 
@@ -238,14 +304,14 @@ def _bodies(endpoint: Any, request: Any, answer: Any) -> Documentation:
     return {"response_model": answer}
 
 
-def _streaming(described: Documentation) -> Documentation:
+def _streaming(described: Documentation, headers: Mapping[str, Any] | None = None) -> Documentation:
     """Return a description whose answer is a stream."""
     content: Mapping[str, Any] = {
         EVENT_STREAM: {"schema": {"type": "string"}, "example": _STREAM_EXAMPLE},
         NDJSON: {"schema": {"type": "string"}},
         PLAIN_TEXT: {"schema": {"type": "string"}},
     }
-    answer = {"description": _STREAM_DESCRIPTION, "content": content}
+    answer = {"description": _STREAM_DESCRIPTION, "content": content, "headers": headers or {}}
     return {
         **described,
         "responses": {**described["responses"], 200: answer, 204: _AFTER_THE_LAST},
@@ -253,12 +319,14 @@ def _streaming(described: Documentation) -> Documentation:
     }
 
 
-_READING = (400, 404, 406, 410)
 _AFTER_THE_LAST = {"description": "The cursor is that of the last event: there is no more."}
 
 
 def _problems(*statuses: int) -> dict[int | str, Any]:
     content = {PROBLEM_MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}
-    return {
+    problems: dict[int | str, Any] = {
         status: {"description": status_phrase(status), "content": content} for status in statuses
     }
+    if 429 in problems:
+        problems[429]["headers"] = _RETRY_AFTER
+    return problems

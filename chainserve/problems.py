@@ -3,7 +3,6 @@
 import pydantic_core
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
 
 from chainserve.errors import (
@@ -24,13 +23,17 @@ def problem_response(error: ChainServeError) -> Response:
     )
 
 
-async def answer_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what a framework refuses, such as an unknown path, as a problem document."""
-    assert isinstance(error, HTTPException)
+def http_problem_response(error: HTTPException, message: str | None = None) -> Response:
+    """Return the problem document of an `HTTPException`, or the empty answer of one below 400.
+
+    Args:
+        error: The exception.
+        message: What to say where its own detail says no more than its status.
+    """
     status, detail = error.status_code, error.detail or status_phrase(error.status_code)
     if status < 400:
         return Response(status_code=status, headers=error.headers)
-    message = detail if isinstance(detail, str) else status_phrase(status)
+    message = message or (detail if isinstance(detail, str) else status_phrase(status))
     return Response(
         pydantic_core.to_json(
             problem_document(status, code="http_error", message=message, detail=detail)

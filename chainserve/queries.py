@@ -16,6 +16,9 @@ RESERVED = frozenset(
 )
 """Parameters that speak of the run; a field of such a name can be sent in `input` alone."""
 
+_MAX_SHOWN = 60
+"""How many characters of a parameter are repeated in an error about it."""
+
 
 def input_of_query(parameters: Sequence[tuple[str, str]], schema: type[BaseModel]) -> Any:
     """Return the input that a query string stands for, as plain JSON data.
@@ -29,7 +32,7 @@ def input_of_query(parameters: Sequence[tuple[str, str]], schema: type[BaseModel
         schema: The model of the input.
 
     Raises:
-        InvalidInputError: There is no parameter of the input.
+        InvalidInputError: There is no parameter of the input, or one that is no list comes twice.
         InvalidJSONError: `input`, or a field that must be JSON, is not.
     """
     for name, value in parameters:
@@ -43,6 +46,7 @@ def input_of_query(parameters: Sequence[tuple[str, str]], schema: type[BaseModel
         message = "Send input=<json>, or a parameter for each field of the input"
         raise input_error("missing", ("input",), message, None)
     types = _types_of_fields(schema)
+    _refuse_repeated(sent, types)
     return {name: _value(name, values, types.get(name, set())) for name, values in sent.items()}
 
 
@@ -55,10 +59,27 @@ def json_parameter(name: str, value: str) -> Any:
     try:
         return parse_json(value.encode())
     except (InvalidJSONError, UnicodeEncodeError):
+        example = _EXAMPLES.get(name, '"hello"')
         raise InvalidJSONError(
-            f"The parameter {name} is not valid JSON. Text is sent in quotes, as in "
-            f'{name}="hello", escaped for a URL.'
+            f"The parameter {name} is not valid JSON: {_shown(value)}. Text is sent in quotes, all "
+            f"of it escaped for a URL, as curl does with -G --data-urlencode '{name}={example}'."
         ) from None
+
+
+_EXAMPLES = {"input": '{"topic": "cats"}', "config": '{"tags": ["a"]}'}
+
+
+def _shown(value: str) -> str:
+    """Return the start of what arrived."""
+    return repr(value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…")
+
+
+def _refuse_repeated(sent: Mapping[str, list[str]], types: Mapping[str, set[str]]) -> None:
+    """Refuse a parameter that comes several times, unless its field is a list or may be one."""
+    for name, values in sent.items():
+        if len(values) > 1 and types.get(name) and "array" not in types[name]:
+            message = f"The parameter comes {len(values)} times, and its field is no list"
+            raise input_error("repeated_parameter", ("query", name), message, values)
 
 
 def _value(name: str, values: list[str], types: set[str]) -> Any:

@@ -1,13 +1,14 @@
 """Declared chains: finding them in a folder, and saying at start all that is wrong with them."""
 
 import importlib
+import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.llms import BaseLLM
@@ -15,6 +16,7 @@ from langchain_core.runnables import (
     Runnable,
     RunnableAssign,
     RunnableBranch,
+    RunnableGenerator,
     RunnableLambda,
     RunnableParallel,
     RunnablePassthrough,
@@ -26,7 +28,9 @@ from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langchain_core.runnables.configurable import DynamicRunnable
 
 from chainserve.chain import Chain
-from chainserve.errors import DiscoveryError
+from chainserve.errors import ConfigurationError, DiscoveryError
+from chainserve.serialization import Serializer
+from chainserve.types import DisconnectMode, PlaygroundType
 
 SERVER_ROUTES = ("chains", "docs", "redoc", "openapi.json", "livez", "readyz", "metrics")
 """First segments of paths that belong to the server itself."""
@@ -143,6 +147,83 @@ def conflicts(declared: Iterable[tuple[str, Chain]]) -> Iterator[Diagnostic]:
         if segment in SERVER_ROUTES:
             mend = "Choose another path."
             yield Diagnostic(file, f"its path {path} shadows the server's /{segment}.", mend)
+
+
+_CALLABLES = ("principal", "on_end", "translate_error", "per_req_config_modifier")
+_NAMES = (
+    "config_keys",
+    "configurable",
+    "tags",
+    "enabled_endpoints",
+    "disabled_endpoints",
+    "stream_log_name_allow_list",
+)
+_WORDS: Mapping[str, tuple[Any, ...]] = {
+    "on_disconnect": get_args(DisconnectMode),
+    "playground_type": get_args(PlaygroundType),
+    "astream_events_version": ("v1", "v2"),
+    "retention": (True, False),
+    "strict_config": (True, False),
+}
+_SECONDS = ("run_timeout", "first_event_timeout", "idle_timeout")
+_COUNTS = ("max_body_bytes", "max_batch_size", "max_concurrency")
+
+
+def refuse_options(chain: Chain) -> None:
+    """Refuse options that could only fail at the first request.
+
+    Raises:
+        ConfigurationError: There is one; the message names it and says what it must be.
+    """
+    for option, must_be in _wrong_options(chain):
+        value = getattr(chain, option)
+        raise ConfigurationError(f"{option} of {chain.path or '/'} is {value!r}: {must_be}.")
+
+
+def _wrong_options(chain: Chain) -> Iterator[tuple[str, str]]:
+    """Yield the options whose values cannot work, each with what it must be."""
+    given = {name: value for name, value in vars(chain).items() if value is not None}
+    for name in given.keys() & {*_CALLABLES}:
+        if not callable(given[name]):
+            yield name, "it must be a function"
+    for name in given.keys() & {*_NAMES}:
+        if not _are_names(given[name]):
+            yield name, "it must be a list of names"
+    for name, words in _WORDS.items():
+        if name in given and given[name] not in words:
+            yield name, f"it must be one of {', '.join(map(repr, words))}"
+    for name in given.keys() & {*_SECONDS, "resume_grace"}:
+        if not _is_number(given[name], int | float, zero=name == "resume_grace"):
+            yield name, "it must be a number of seconds"
+    for name in given.keys() & {*_COUNTS}:
+        if not _is_number(given[name], int):
+            yield name, "it must be a whole number above 0"
+    if not isinstance(chain.serializer, Serializer | None):
+        yield "serializer", "it must be an instance of Serializer"
+    if not all(hasattr(dependency, "dependency") for dependency in chain.dependencies):
+        yield "dependencies", "each must be Depends(...)"
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        return False
+    return all(isinstance(part, str) for part in value)
+
+
+def _is_number(value: Any, kind: Any, *, zero: bool = False) -> bool:
+    """Tell whether a value is a finite number above zero, or zero where that is one."""
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        return False
+    return value > 0 or (zero and value == 0)
+
+
+def why_stream_fails(runnable: Runnable[Any, Any]) -> str | None:
+    """Return what makes every stream of a runnable fail, or None where nothing is known to."""
+    for step in _steps(runnable):
+        # Its atransform refuses to work where it was not given an async generator.
+        if isinstance(step, RunnableGenerator) and not hasattr(step, "_atransform"):
+            return f"{step.get_name()} (RunnableGenerator) is made of a sync generator alone"
+    return None
 
 
 def streams(runnable: Runnable[Any, Any]) -> bool:

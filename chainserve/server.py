@@ -1,5 +1,6 @@
 """`add_routes`: mounts a chain on a FastAPI application or router, with LangServe's signature."""
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
@@ -7,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from fastapi import APIRouter, FastAPI
 from langchain_core.runnables import Runnable
+from starlette.requests import Request
 from starlette.responses import Response
 
 from chainserve import openapi
@@ -14,6 +16,8 @@ from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.config import ConfigPipeline
 from chainserve.errors import ConfigurationError
 from chainserve.execution import Execution
+from chainserve.observability import make_logger
+from chainserve.registry import refuse_options, why_stream_fails
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.paths import any_form
 from chainserve.routes.playground import PlaygroundRoutes
@@ -23,6 +27,7 @@ from chainserve.routes.starting import RunStarter
 from chainserve.routes.streams import PlainStreamRoutes, StreamRoutes
 from chainserve.runtime import close_with
 from chainserve.serialization import Serializer
+from chainserve.settings import read_settings, unknown_variables
 from chainserve.types import EndpointName, PlaygroundType
 from chainserve.validation import BodyModels, body_models, documented
 
@@ -78,7 +83,8 @@ def add_routes(
         serializer: See `Chain`.
 
     Raises:
-        ConfigurationError: An option cannot work, the path is taken, or a schema cannot be made.
+        ConfigurationError: An option or a setting cannot work, the path is taken, or a schema
+            cannot be made.
     """
     options: dict[str, Any] = {
         "path": path,
@@ -100,9 +106,11 @@ def add_routes(
     }
     if isinstance(runnable, Chain):
         _refuse_options(options)
-        _mount(app, runnable)
+        chain = runnable
     else:
-        _mount(app, Chain(runnable=runnable, **options))
+        chain = Chain(runnable=runnable, **options)
+    _check_environment(app.router if isinstance(app, FastAPI) else app, chain)
+    mount(app, chain)
 
 
 def add_stream_route(
@@ -121,23 +129,28 @@ def add_stream_route(
         path: The route's path.
 
     Raises:
-        ConfigurationError: The path is taken, or a schema cannot be made.
+        ConfigurationError: An option or a setting cannot work, the path is taken, or a schema
+            cannot be made.
     """
     router = app.router if isinstance(app, FastAPI) else app
     declared = chain if isinstance(chain, Chain) else Chain(path=path, runnable=chain)
+    _refuse_unserved(declared)
+    refuse_options(declared)
+    _check_environment(router, declared)
     if f"{router.prefix}{path}" in {getattr(route, "path", None) for route in router.routes}:
         raise ConfigurationError(f"There is a route at {path} already. Give this another path.")
     execution = Execution(declared)
     configs = ConfigPipeline(declared, execution.runnable, router.prefix + path)
     routes = PlainStreamRoutes(RunStarter(declared, execution, configs))
-    options: dict[str, Any] = {"dependencies": list(declared.dependencies)}
-    for method, handler, document in (
-        ("POST", routes.post, openapi.plain_stream),
-        ("GET", routes.get, openapi.plain_stream_by_get),
-    ):
-        options |= {"methods": [method], "name": _operation(path), "tags": list(declared.tags)}
-        router.add_api_route(path, handler, **{**options, "include_in_schema": False})
-        router.add_api_route(path, **{**options, **document(execution.input_schema({}))})
+    options: dict[str, Any] = {"name": _operation(path), "dependencies": [*declared.dependencies]}
+    handlers = {"POST": routes.post, "GET": routes.get}
+    hidden = {**options, "methods": [*handlers], "include_in_schema": False}
+    router.add_api_route(path, _by_method(handlers), **hidden)
+    for method, document in (("POST", openapi.plain_stream), ("GET", openapi.plain_stream_by_get)):
+        described = document(execution.input_schema({}))
+        options |= {"methods": [method], "tags": [*declared.tags]}
+        router.add_api_route(path, **{**options, **described})
+    setattr(router, _WARNED, True)
     close_with(router)
 
 
@@ -151,10 +164,16 @@ def _refuse_options(options: Mapping[str, Any]) -> None:
         )
 
 
-def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
-    """Add the chain's routes to the router, and end its runs with the router's lifespan."""
+def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
+    """Add the chain's routes to the router, and end its runs with the router's lifespan.
+
+    Raises:
+        ConfigurationError: As `add_routes`, the settings aside.
+    """
     router = app.router if isinstance(app, FastAPI) else app
     _refuse_unserved(chain)
+    refuse_options(chain)
+    setattr(router, _WARNED, True)
     _refuse_taken(router, chain)
     path = router.prefix + chain.path
     namespace = re.sub(r"[^a-zA-Z0-9]", "_", path.strip("/"))
@@ -172,9 +191,9 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     _add_verbs(add, starter)
     _add_runs(add, RunRoutes(starter))
     schemas = SchemaRoutes(execution, configs)
-    add.route("GET", "input_schema", schemas.input_schema)
-    add.route("GET", "output_schema", schemas.output_schema)
-    add.route("GET", "config_schema", schemas.config_schema)
+    add.route("input_schema", GET=(schemas.input_schema, openapi.input_schema))
+    add.route("output_schema", GET=(schemas.output_schema, openapi.output_schema))
+    add.route("config_schema", GET=(schemas.config_schema, openapi.config_schema))
     if "playground" in chain.endpoints:
         add.playground(PlaygroundRoutes(chain))
     close_with(router)
@@ -183,20 +202,25 @@ def _mount(app: FastAPI | APIRouter, chain: Chain) -> None:
 def _add_verbs(add: "_Adder", starter: RunStarter) -> None:
     """Add what starts a run and answers it."""
     verbs, streams = LangServeRoutes(starter), StreamRoutes(starter)
-    add.route("POST", "invoke", verbs.invoke, openapi.invoke)
-    add.route("POST", "batch", verbs.batch, openapi.batch)
-    add.route("POST", "stream", streams.post, openapi.stream)
-    add.route("GET", "stream", streams.get, openapi.stream_by_get)
+    add.route("invoke", POST=(verbs.invoke, openapi.invoke))
+    add.route("batch", POST=(verbs.batch, openapi.batch))
+    add.route(
+        "stream", POST=(streams.post, openapi.stream), GET=(streams.get, openapi.stream_by_get)
+    )
 
 
 def _add_runs(add: "_Adder", runs: RunRoutes) -> None:
     """Add the run routes."""
-    add.route("POST", "runs", runs.create, openapi.create_run)
-    add.route("GET", "runs", runs.list, openapi.list_runs)
-    add.route("GET", "runs", runs.show, openapi.show_run, below="/{run_id}")
-    add.route("DELETE", "runs", runs.delete, openapi.delete_run, below="/{run_id}")
-    add.route("GET", "runs", runs.stream, openapi.stream_run, below="/{run_id}/stream")
-    add.route("POST", "runs", runs.cancel, openapi.cancel_run, below="/{run_id}/cancel")
+    one = "/{run_id}"
+    add.route("runs", POST=(runs.create, openapi.create_run), GET=(runs.list, openapi.list_runs))
+    add.route(
+        "runs",
+        below=one,
+        GET=(runs.show, openapi.show_run),
+        DELETE=(runs.delete, openapi.delete_run),
+    )
+    add.route("runs", below=f"{one}/stream", GET=(runs.stream, openapi.stream_run))
+    add.route("runs", below=f"{one}/cancel", POST=(runs.cancel, openapi.cancel_run))
 
 
 class _Adder:
@@ -208,55 +232,56 @@ class _Adder:
         self._models = models
         self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
 
-    def route(
-        self,
-        method: str,
-        endpoint: EndpointName,
-        handler: _Handler,
-        document: Callable[[BodyModels], openapi.Documentation] | None = None,
-        *,
-        below: str = "",
-    ) -> None:
-        """Add the route that works, and behind it the one that is in the OpenAPI document.
+    def route(self, endpoint: EndpointName, *, below: str = "", **operations: "_Operation") -> None:
+        """Add the route that works, and behind it those that are in the OpenAPI document.
+
+        One route answers all methods of a path, so that it can name them to who sends another.
 
         Args:
-            method: The HTTP method.
             endpoint: The endpoint that the lists know it by.
-            handler: What answers.
-            document: What describes it; the handler itself when None.
             below: What follows the endpoint in the path.
+            operations: What answers each HTTP method, and what describes it.
         """
         if endpoint not in self._chain.endpoints:
             return
         hashes = "config_hashes" in self._chain.endpoints
         path = any_form(self._chain.path, endpoint + below, hashes=hashes)
-        options = self._options(method, endpoint)
-        self._router.add_api_route(path, handler, **options, include_in_schema=False)
+        handlers = {method: handler for method, (handler, _) in operations.items()}
+        options = self._options([*operations], endpoint)
+        self._router.add_api_route(path, _by_method(handlers), **options, include_in_schema=False)
         shown = f"{self._chain.path}/{endpoint}{below}"
-        described = document(self._models) if document else _described(handler, endpoint)
-        options = {**options, "name": _operation(shown), "tags": self._tags}
-        self._router.add_api_route(shown, **{**options, **described})
+        for method, (_, document) in operations.items():
+            options = {**self._options([method], endpoint), "name": _operation(shown)}
+            described = {**options, "tags": self._tags, **document(self._models)}
+            self._router.add_api_route(shown, **described)
 
     def playground(self, routes: PlaygroundRoutes) -> None:
         """Add the playground's page and the files beside it; they are no part of the API."""
         hashes = "config_hashes" in self._chain.endpoints
-        options = {**self._options("GET", "playground"), "include_in_schema": False}
+        options = {**self._options(["GET"], "playground"), "include_in_schema": False}
         page = any_form(self._chain.path, "playground", hashes=hashes, slash=False)
         self._router.add_api_route(page, routes.with_slash, **options)
         self._router.add_api_route(f"{page}/{{file:path}}", routes.page, **options)
 
-    def _options(self, method: str, endpoint: EndpointName) -> dict[str, Any]:
+    def _options(self, methods: Sequence[str], endpoint: EndpointName) -> dict[str, Any]:
         """Return what all routes of an endpoint have in common."""
         return {
-            "methods": [method],
+            "methods": [*methods],
             "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
             "dependencies": list(self._chain.dependencies),
         }
 
 
-def _described(handler: _Handler, endpoint: EndpointName) -> openapi.Documentation:
-    """Return the description of a route that FastAPI describes by itself."""
-    return {"endpoint": handler, "summary": endpoint.replace("_", " ").capitalize()}
+_Operation: TypeAlias = tuple[_Handler, Callable[[BodyModels], openapi.Documentation]]
+
+
+def _by_method(handlers: Mapping[str, _Handler]) -> _Handler:
+    """Return what answers several methods, each with its own handler."""
+
+    async def answer(request: Request) -> Response:
+        return await handlers[request.method](request)
+
+    return answer
 
 
 def _operation(path: str) -> str:
@@ -278,6 +303,31 @@ _UNSERVED = (
     "token_feedback_config",
     "enable_public_trace_link_endpoint",
 )
+
+
+_WARNED = "_chainserve_warned"
+"""Marks a router whose server was told what is wrong with the environment."""
+
+
+def _check_environment(router: APIRouter, chain: Chain) -> None:
+    """Refuse settings that could only fail at the first request, and warn of what surprises."""
+    log = make_logger(read_settings())
+    if not getattr(router, _WARNED, False):
+        warn_of_variables(log)
+    warn_of_streams(chain, log)
+
+
+def warn_of_variables(log: Any) -> None:
+    """Log the variables that look like settings and are none."""
+    for variable, mend in unknown_variables(os.environ):
+        log.warning("unknown setting", variable=variable, mend=mend)
+
+
+def warn_of_streams(chain: Chain, log: Any) -> None:
+    """Log what makes every stream of a chain fail."""
+    if (reason := why_stream_fails(chain.runnable)) is not None:
+        mend = "Give RunnableGenerator an async generator function too, or alone."
+        log.warning("streams of this chain fail", path=chain.path, reason=reason, mend=mend)
 
 
 def _refuse_unserved(chain: Chain) -> None:

@@ -1,13 +1,21 @@
 """The settings of a server: environment variables `CHAINSERVE_*`, each a bound or a default."""
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from chainserve.errors import ConfigurationError
 from chainserve.types import DisconnectMode
+
+_PREFIX = "CHAINSERVE_"
+_OTHERS = frozenset({"DEMO_PAUSE"})
+"""Variables of the prefix that are no settings of a server."""
 
 
 class Settings(BaseSettings):
@@ -18,7 +26,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="CHAINSERVE_", populate_by_name=True, frozen=True, extra="ignore"
+        env_prefix=_PREFIX, populate_by_name=True, frozen=True, extra="ignore"
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -194,3 +202,42 @@ def _as_browsers_send(url: str) -> str | None:
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def read_settings() -> Settings:
+    """Return the settings that the environment says.
+
+    Raises:
+        ConfigurationError: A variable has a wrong value; the message names it and says what is
+            wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = "; ".join(map(_what_is_wrong, error.errors()))
+        raise ConfigurationError(f"The settings cannot be used. {wrong}") from None
+
+
+def _what_is_wrong(item: Any) -> str:
+    """Return one of pydantic's errors as a sentence about a variable."""
+    message = item["msg"].removeprefix("Value error, ").rstrip(".")
+    if not item["loc"]:
+        return f"{message}."
+    name = str(item["loc"][0]).upper()
+    names = [name] if name.startswith(_PREFIX) or name == "PORT" else [f"{_PREFIX}{name}"]
+    if names == ["CHAINSERVE_PORT"]:
+        names.append("PORT")
+    [variable, *_] = [name for name in names if name in map(str.upper, os.environ)] or names
+    return f"{variable} is {item['input']!r}: {message}."
+
+
+def unknown_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the variables of our prefix that mean nothing, each with what to do about it."""
+    known = {name.upper() for name in Settings.model_fields} | _OTHERS
+    for variable in sorted(environment):
+        name = variable.upper().removeprefix(_PREFIX)
+        if name in known or not variable.upper().startswith(_PREFIX):
+            continue
+        close = get_close_matches(name, known, n=1)
+        mend = f"Did you mean {_PREFIX}{close[0]}?" if close else "It has no effect: take it away."
+        yield variable, mend

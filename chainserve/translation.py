@@ -1,7 +1,9 @@
 """What an exception of a chain means to a caller: the one border that foreign errors cross."""
 
+import re
 from json import JSONDecodeError
 from typing import Any
+from urllib.parse import urlsplit
 
 from chainserve.errors import (
     ChainHTTPError,
@@ -87,3 +89,44 @@ def _retry_after(response: Any) -> str | None:
     if not isinstance(seconds, str) or not (seconds.isascii() and seconds.isdigit()):
         return None
     return seconds
+
+
+_MAX_CAUSE = 300
+"""How many characters of a provider's own message are logged."""
+
+
+def upstream_cause(error: BaseException) -> dict[str, str]:
+    """Return what a log line may say of a provider's exception: never a key, a header or a query.
+
+    Its members are `error` (the class), `cause` (the exception's message, cut) and, where the
+    request is known, `upstream` (scheme, host and port).
+    """
+    message = _SECRET.sub("***", " ".join(str(error).split()))
+    if len(message) > _MAX_CAUSE:
+        message = f"{message[: _MAX_CAUSE - 1]}…"
+    fields = {"error": f"{type(error).__module__}.{type(error).__qualname__}"}
+    if message:
+        fields["cause"] = message
+    if upstream := _origin_of_request(error):
+        fields["upstream"] = upstream
+    return fields
+
+
+_SECRET = re.compile(
+    r"(?<![A-Za-z0-9])(?:sk|pk|gsk|key|xai|ant)[-_][A-Za-z0-9_*-]{6,}|AIza[A-Za-z0-9_-]{10,}"
+    r"|(?<=[?&]key=)[^&\s'\"]+|(?i:(?<=bearer )\S+)"
+)
+"""Keys that providers repeat, such as in "Incorrect API key provided: sk-…"."""
+
+
+def _origin_of_request(error: BaseException) -> str | None:
+    """Return where the failed request went, without what else may be in its URL."""
+    try:
+        url = urlsplit(str(error.request.url))  # type: ignore[attr-defined]
+        host, port = url.hostname, url.port
+    except (AttributeError, RuntimeError, ValueError):  # httpx raises where there is no request.
+        return None
+    if not host:
+        return None
+    host = f"[{host}]" if ":" in host else host
+    return f"{url.scheme}://{host}" + (f":{port}" if port else "")

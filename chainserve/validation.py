@@ -1,5 +1,7 @@
 """Inputs checked and unpacked, and the models of bodies: `langserve.validation`'s counterpart."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -24,16 +26,53 @@ MAX_ECHO_BYTES = 4096
 def parse_json(body: bytes) -> Any:
     """Return the data that a request's body stands for.
 
-    Refuses what cannot be answered or kept safely: NaN and the infinities, lone surrogates, nesting
-    deeper than 200.
+    Refuses what cannot be answered or kept safely: NaN, the infinities and numbers that become one,
+    lone surrogates, nesting deeper than 200.
 
     Raises:
         InvalidJSONError: The body is not such JSON; the message says where.
     """
+    if not body.strip():
+        raise InvalidJSONError('The body is empty. Send JSON, such as {"input": …}.')
     try:
-        return pydantic_core.from_json(body, allow_inf_nan=False)
+        data = pydantic_core.from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise InvalidJSONError(f"The body is not valid JSON: {error}.") from None
+        hint = _quotes_hint(body, str(error))
+        raise InvalidJSONError(f"The body is not valid JSON: {error}.{hint}") from None
+    # Only an exponent or hundreds of digits make a float infinite: few bodies are looked through.
+    if _MAY_OVERFLOW.search(body) and _has_infinity(data):
+        raise InvalidJSONError("The body is not valid JSON: a number is out of range.")
+    return data
+
+
+_MAY_OVERFLOW = re.compile(rb"[0-9][eE]\+?[0-9]|[0-9]{300}")
+_POSITION = re.compile(r"at line (\d+) column (\d+)")
+
+
+def _quotes_hint(body: bytes, error: str) -> str:
+    """Return what helps those who write Python's quotes, or whose shell took the quotes away."""
+    found = _POSITION.search(error)
+    if found is None:
+        return ""
+    line, column = int(found[1]), int(found[2])
+    at = body.split(b"\n")[line - 1][column - 1 : column]
+    if at == b"'" or "key must be a string" in error:
+        return " JSON needs double quotes around names and text."
+    return ""
+
+
+def _has_infinity(data: Any) -> bool:
+    """Tell whether a number in JSON data was too large for a float."""
+    left = [data]
+    while left:
+        value = left.pop()
+        if isinstance(value, float) and math.isinf(value):
+            return True
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return False
 
 
 def validate_input(schema: type[BaseModel], value: Any, *, loc: tuple[Any, ...] = ()) -> Any:
@@ -42,14 +81,15 @@ def validate_input(schema: type[BaseModel], value: Any, *, loc: tuple[Any, ...] 
     Raises:
         InvalidInputError: The data does not fit the schema; its errors' `loc` starts with `loc`.
     """
+    within = "" if loc else "input"
     try:
         return unpack(schema.model_validate(value))
     except ValidationError as error:
-        raise InvalidInputError(errors_of(error, loc=loc)) from None
+        raise InvalidInputError(errors_of(error, loc=loc), within=within) from None
     except Exception as error:
         # LangChain's own validators look into data before they know its shape.
         message = f"The value has the wrong shape ({type(error).__name__}: {error})"
-        raise input_error("invalid_shape", loc, message, value) from error
+        raise input_error("invalid_shape", loc, message, value, within=within) from error
 
 
 def unpack(model: BaseModel) -> Any:
@@ -104,9 +144,12 @@ def _echo(value: Any) -> Any:
     return f"{text[:100].decode(errors='replace')}…"
 
 
-def input_error(type_: str, loc: tuple[Any, ...], msg: str, value: Any) -> InvalidInputError:
+def input_error(
+    type_: str, loc: tuple[Any, ...], msg: str, value: Any, *, within: str = ""
+) -> InvalidInputError:
     """Return an error of our own in pydantic's shape."""
-    return InvalidInputError([{"type": type_, "loc": [*loc], "msg": msg, "input": _echo(value)}])
+    error = {"type": type_, "loc": [*loc], "msg": msg, "input": _echo(value)}
+    return InvalidInputError([error], within=within)
 
 
 class InvokeEnvelope(BaseModel):
@@ -143,7 +186,15 @@ def validate_envelope(model: type[_Envelope], body: Any) -> _Envelope:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise InvalidInputError(errors_of(error)) from None
+        raise InvalidInputError(errors_of(error), hint=_hint(model, error)) from None
+
+
+def _hint(model: type[_Envelope], error: ValidationError) -> str:
+    """Return how a body looks, for one that is no object or lacks its input."""
+    name, example = ("inputs", "[…]") if issubclass(model, BatchEnvelope) else ("input", "…")
+    if error.errors()[0]["loc"] not in ((), (name,)):
+        return ""
+    return f'Send {{"{name}": {example}}}.'
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chainserve import Chain, ChainServeError, ConfigurationError, add_routes
+from chainserve import Chain, ChainServeError, ConfigurationError, add_routes, add_stream_route
 from tests._apps import assert_problem, executor_of, make_app
 from tests._bridge import Response as BridgeResponse
 from tests._bridge import lifespan, open_stream, request
@@ -236,6 +236,30 @@ async def test_another_method_is_405_and_runs_nothing(method: str) -> None:
     assert chain.total == 0
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/chain/stream", {"GET", "POST"}),
+        ("/chain/runs", {"GET", "POST"}),
+        ("/chain/runs/5", {"GET", "DELETE"}),
+        ("/chain/c/N4XyA/runs/5/", {"GET", "DELETE"}),
+        ("/chain/runs/5/stream", {"GET"}),
+        ("/chain/runs/5/cancel", {"POST"}),
+        ("/plain", {"GET", "POST"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT"])
+async def test_all_methods_of_a_path_are_named_to_one_who_sends_another(
+    method: str, path: str, allowed: set[str]
+) -> None:
+    app = make_app(echo())
+    add_stream_route(app, echo(), "/plain")
+    response = await request(app, method, path)
+
+    assert response.status == 405
+    assert set(response.headers["allow"].split(", ")) == allowed
+
+
 async def test_nothing_else_of_the_application_changes() -> None:
     app = FastAPI()
 
@@ -293,6 +317,55 @@ async def test_an_empty_list_of_enabled_endpoints_mounts_none() -> None:
 
 
 # What is refused when it is mounted.
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "must_be"),
+    [
+        *[
+            (name, "my_module.function", "it must be a function")
+            for name in ("principal", "on_end", "translate_error", "per_req_config_modifier")
+        ],
+        ("config_keys", "configurable", "it must be a list of names"),
+        ("configurable", [1], "it must be a list of names"),
+        ("tags", 5, "it must be a list of names"),
+        ("on_disconnect", "stop", "it must be one of 'cancel', 'continue'"),
+        ("playground_type", "fancy", "it must be one of 'default', 'chat'"),
+        ("astream_events_version", "v3", "it must be one of 'v1', 'v2'"),
+        ("retention", "no", "it must be one of True, False"),
+        ("run_timeout", 0, "it must be a number of seconds"),
+        ("run_timeout", "60", "it must be a number of seconds"),
+        ("idle_timeout", True, "it must be a number of seconds"),
+        ("first_event_timeout", float("nan"), "it must be a number of seconds"),
+        ("resume_grace", -1, "it must be a number of seconds"),
+        ("max_body_bytes", 0, "it must be a whole number above 0"),
+        ("max_batch_size", 1.5, "it must be a whole number above 0"),
+        ("max_concurrency", -1, "it must be a whole number above 0"),
+        ("serializer", dict, "it must be an instance of Serializer"),
+        ("dependencies", [dict], "each must be Depends(...)"),
+    ],
+)
+def test_an_option_that_would_fail_at_the_first_request_is_refused_when_it_is_mounted(
+    option: str, value: Any, must_be: str
+) -> None:
+    chain = Chain(path="/chain", runnable=echo(), **{option: value})
+    app = FastAPI()
+    routes = len(app.routes)
+    for mount in (add_routes, add_stream_route):
+        with pytest.raises(ConfigurationError) as refused:
+            mount(app, chain)
+        assert str(refused.value) == f"{option} of /chain is {value!r}: {must_be}."
+    assert len(app.routes) == routes
+
+
+def test_the_least_values_that_can_work_are_taken() -> None:
+    least: dict[str, Any] = {
+        "resume_grace": 0,
+        "run_timeout": 0.1,
+        "max_concurrency": 1,
+        "retention": False,
+    }
+    add_routes(FastAPI(), Chain(path="/chain", runnable=echo(), **least))
 
 
 @pytest.mark.parametrize(

@@ -264,20 +264,84 @@ async def test_an_unknown_path_is_a_problem() -> None:
     for path in ("/nowhere", "/chain", "/chain/nothing", "/chain/invoke/more"):
         for method in ("GET", "POST", "DELETE"):
             problem = assert_problem(await request(app, method, path), 404, "http_error")
-            assert problem["title"] == problem["message"] == "Not Found"
+            assert problem["title"] == problem["detail"] == "Not Found"
+            assert problem["message"].startswith(f"There is no {path}.")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/chain/streem", "Did you mean /chain/stream?"),
+        ("/chian/stream/", "Did you mean /chain/stream?"),
+        ("/chain/runs/5/steam", "Did you mean /chain/runs/5/stream?"),
+        ("/chain", "Below it there are: batch, config_schema, input_schema, invoke, output_schema"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/behind"])
+async def test_an_unknown_path_is_answered_with_what_is_near(
+    root: str, path: str, says: str
+) -> None:
+    response = await request(app_of(echo()), "GET", path, root_path=root)
+
+    message = assert_problem(response, 404, "http_error")["message"]
+    assert says.replace(" /", f" {root}/") in message
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/chain/" + "x" * 5000, "/chain/invoke/more"])
+async def test_a_path_that_is_like_no_other_is_answered_in_one_short_sentence(path: str) -> None:
+    response = await request(app_of(echo()), "GET", path)
+
+    message = assert_problem(response, 404, "http_error")["message"]
+    assert message.count(".") == 1
+    assert len(message) < 300
+
+
+async def test_an_application_without_a_document_tells_no_paths() -> None:
+    response = await request(app_of(echo(), openapi_url=None), "GET", "/chain/streem")
+
+    assert response.json()["message"] == "There is no /chain/streem."
+
+
+async def test_a_404_of_a_route_is_left_as_it_is() -> None:
+    for detail in (None, "gone"):
+        app = app_of(failing(error=HTTPException(404, detail)))
+        response = await ask_verb(app, "invoke")
+        assert response.json()["message"] == (detail or "Not Found")
+
+
+async def test_a_405_of_a_chain_is_left_as_it_is() -> None:
+    app = app_of(failing(error=HTTPException(405, headers={"Allow": "TRACE"})))
+    response = await ask_verb(app, "invoke")
+
+    assert response.headers["allow"] == "TRACE"
+    assert response.json()["message"] == "Method Not Allowed"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", "/chain/invoke", "POST"), ("POST", "/chains", "GET"), ("PUT", "/", "GET")],
+    [
+        ("GET", "/chain/invoke", "POST"),
+        ("POST", "/chains", "GET"),
+        ("PUT", "/", "GET"),
+        ("HEAD", "/chain/stream", "GET, POST"),
+        ("PUT", "/chain/runs", "GET, POST"),
+        ("OPTIONS", "/chain/runs/5/", "GET, DELETE"),
+        ("DELETE", "/chain/c/N4XyA/runs/5/stream", "GET"),
+        ("PUT", "/mine", "GET, DELETE"),
+    ],
 )
 async def test_a_wrong_method_is_a_problem_that_says_which_is_right(
     method: str, path: str, allowed: str
 ) -> None:
-    response = await request(app_of(echo()), method, path)
+    app = app_of(echo())
+    app.add_api_route("/mine", lambda: None, methods=["GET"])
+    app.add_api_route("/mine", lambda: None, methods=["DELETE"])
+    response = await request(app, method, path)
 
-    assert_problem(response, 405, "http_error")
     assert response.headers["allow"] == allowed
+    if method != "HEAD":
+        problem = assert_problem(response, 405, "http_error")
+        assert problem["message"] == f"There is no {method} {path}. Use {allowed}."
 
 
 @pytest.mark.parametrize("detail", ["slow down", {"wait": 5}, ["a", 1], None, ""])

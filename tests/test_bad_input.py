@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from langchain_core.messages import AnyMessage, BaseMessage
 from langchain_core.runnables import RunnableLambda
+from pydantic import BaseModel
 from starlette.responses import JSONResponse
 
 from chainserve import Chain, add_routes
@@ -31,7 +32,6 @@ def body_of(verb: str, value: bytes) -> bytes:
 
 
 MALFORMED = {
-    "nothing": b"",
     "not JSON": b"hello",
     "an unfinished object": b'{"input": 1',
     "a trailing comma": b'{"input": 1,}',
@@ -59,6 +59,69 @@ async def test_malformed_json_is_refused_with_where_it_breaks(verb: str, body: b
     problem = assert_problem(response, 422, "invalid_json")
     assert problem["detail"] == ["Invalid JSON body"]
     assert "line 1 column" in problem["message"] or "line 2 column" in problem["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        (b"", 'The body is empty. Send JSON, such as {"input": …}.'),
+        (b" \n", 'The body is empty. Send JSON, such as {"input": …}.'),
+        (b"{'input': 1}", "JSON needs double quotes"),
+        (b"{\"input\":\n 'x'}", "JSON needs double quotes"),
+        (b"{input: 1}", "JSON needs double quotes"),
+        (b'{"input": 1e999}', "a number is out of range"),
+        (b'{"input": [{"a": -1E+999}]}', "a number is out of range"),
+        (b'{"input": 1' + b"0" * 400 + b".0}", "a number is out of range"),
+    ],
+)
+async def test_a_common_mistake_in_json_is_told_with_its_mend(body: bytes, hint: str) -> None:
+    response = await request(echo_app(), "POST", "/chain/invoke", body=body, headers=JSON)
+
+    problem = assert_problem(response, 422, "invalid_json")
+    assert problem["detail"] == ["Invalid JSON body"]
+    assert hint in problem["message"]
+
+
+async def test_a_mistake_of_another_kind_has_no_hint_of_quotes() -> None:
+    for body in (b'{"input": 1', b'{"input": 1,}', b"hello"):
+        response = await request(echo_app(), "POST", "/chain/invoke", body=body, headers=JSON)
+        assert "quotes" not in response.json()["message"]
+
+
+class Topic(BaseModel):
+    """An input with a field."""
+
+    topic: str
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "place", "message"),
+    [
+        ("invoke", b'{"input": {}}', ["topic"], "input.topic: Field required"),
+        ("stream", b'{"input": {"topic": 1}}', ["topic"], "input.topic: Input should be a valid"),
+        ("batch", b'{"inputs": [{}]}', ["inputs", 0, "topic"], "inputs.0.topic: Field required"),
+        ("invoke", b"{}", ["input"], 'input: Field required. Send {"input": …}.'),
+        ("runs", b'{"topic": "x"}', ["input"], 'input: Field required. Send {"input": …}.'),
+        ("batch", b"{}", ["inputs"], 'inputs: Field required. Send {"inputs": […]}.'),
+        ("invoke", b"[]", [], 'Send {"input": …}.'),
+        ("invoke", b'{"input": {"topic": "x"}, "config": 1}', ["config"], "config: Input should"),
+        (
+            "invoke",
+            b'{"input": {"topic": "x"}, "config": {"tags": 1}}',
+            ["tags"],
+            "config.tags: Input should",
+        ),
+    ],
+)
+async def test_the_message_names_the_place_from_the_top_of_the_body(
+    verb: str, body: bytes, place: list[Any], message: str
+) -> None:
+    app = echo_app(input_type=Topic, config_keys=["tags"])
+    response = await request(app, "POST", f"/chain/{verb}", body=body, headers=JSON)
+
+    problem = assert_problem(response, 422, "invalid_input")
+    assert problem["detail"][0]["loc"] == place
+    assert message in problem["message"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -130,7 +193,8 @@ async def test_a_large_wrong_input_is_not_sent_back_whole() -> None:
         b"123456789012345678901234567890",
         b'{"a":1,"a":2}',
         b"[" * 150 + b"]" * 150,
-        b"1e400",
+        b"1e300",
+        b'"1e400"',
         b'{"":{"root":1}}',
         b'{"__proto__":1,"lc":1,"type":"constructor","id":["os","system"]}',
     ],

@@ -21,7 +21,9 @@ from chainserve.chain import Chain
 from chainserve.config import MAX_HASHED_CONFIG_BYTES, ConfigPipeline
 from chainserve.errors import InvalidConfigError, InvalidConfigHashError, InvalidInputError
 from chainserve.lzstring import compress
+from tests._apps import assert_problem, make_app
 from tests._bridge import request
+from tests._chains import echo
 
 pytestmark = pytest.mark.anyio
 
@@ -418,3 +420,39 @@ async def test_a_field_that_the_body_leaves_stays_unlike_in_langserve() -> None:
 
     assert output["length"] == 3
     assert (await ask_langserve(config_hash, body))["length"] == 10
+
+
+@pytest.mark.parametrize(
+    ("method", "below"),
+    [
+        ("GET", "runs"),
+        ("POST", "runs"),
+        ("GET", "runs/0c6b3a0e-8d1a-4a57-9a86-4a2f6f0f3f11"),
+        ("DELETE", "runs/0c6b3a0e-8d1a-4a57-9a86-4a2f6f0f3f11"),
+        ("GET", "runs/0c6b3a0e-8d1a-4a57-9a86-4a2f6f0f3f11/stream"),
+        ("POST", "runs/0c6b3a0e-8d1a-4a57-9a86-4a2f6f0f3f11/cancel"),
+        ("GET", "stream?input=1"),
+        ("GET", "stream?last_event_id=x"),
+        ("GET", "input_schema"),
+        ("GET", "output_schema"),
+        ("GET", "config_schema"),
+    ],
+)
+async def test_every_route_refuses_a_config_in_the_url_that_is_none(
+    method: str, below: str
+) -> None:
+    response = await request(make_app(echo()), method, f"/chain/c/zzz/{below}", json={"input": 1})
+
+    assert_problem(response, 400, "invalid_config_hash")
+
+
+async def test_a_cursor_is_not_looked_at_below_a_config_that_is_none() -> None:
+    response = await request(
+        make_app(echo()),
+        "POST",
+        "/chain/c/zzz/stream",
+        json={"input": 1},
+        headers={"last-event-id": "x"},
+    )
+
+    assert_problem(response, 400, "invalid_config_hash")

@@ -84,7 +84,7 @@ def told(events: list[ReceivedEvent]) -> list[tuple[str | None, str, str | None]
 
 
 def test_two_terminals_read_leave_resume_and_cancel_one_run(address: str) -> None:
-    run = Terminal(address).run(command("echo")).decode().strip()
+    run = Terminal(address).run(command('echo "$run"')).decode().strip()
     terminal = Terminal(address, run=run)
 
     first, second = (terminal.start(command('/stream"\n')) for _ in range(2))
@@ -92,7 +92,7 @@ def test_two_terminals_read_leave_resume_and_cancel_one_run(address: str) -> Non
     first.kill()
     first.communicate()
     assert seen[-1].id is not None
-    resumed = Terminal(address, run=run, last=seen[-1].id).start(command("$last"))
+    resumed = Terminal(address, run=run, last=seen[-1].id).start(command("Last-Event-ID: $last"))
     rest = read_events(resumed, 1)
     ended = terminal.run(command("/cancel")).decode()
     rest += read_rest(resumed)
@@ -101,9 +101,25 @@ def test_two_terminals_read_leave_resume_and_cancel_one_run(address: str) -> Non
     assert '"status":"cancelled"' in ended
     assert whole[-1].event == "error"
     assert whole[-1].json()["status_code"] == 499
+    assert whole[-1].json()["message"] == "The run was cancelled on request."
     assert told(seen) + told(rest) == told(whole)
     assert '"cancelled"' in terminal.run(command('runs/$run"\n')).decode()
     assert told(decode_events(terminal.run(command('/stream"\n')))) == told(whole)
+
+
+def test_a_script_gets_the_last_id_without_its_line_end(address: str) -> None:
+    run = Terminal(address).run(command('echo "$run"')).decode().strip()
+    terminal = Terminal(address, run=run)
+    whole = decode_events(terminal.run(command('/stream"\n')))
+
+    assert terminal.run(command("tr -d")).decode() == f"{whole[-1].id}\n"
+
+
+def test_an_input_fits_a_parameter(address: str) -> None:
+    events = decode_events(Terminal(address).run(command("--data-urlencode")))
+
+    assert events[-1].event == "end"
+    assert all(event.id for event in events)
 
 
 def test_text_comes_as_text(address: str) -> None:

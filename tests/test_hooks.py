@@ -385,19 +385,19 @@ async def hanging_hook(run: EndedRun) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hook", "named"),
+    ("hook", "named", "seconds"),
     [
-        (failing_hook, "HookError"),
-        (failing_hook_later, "HookError"),
-        (hanging_hook, "TimeoutError"),
+        (failing_hook, "HookError", 5),
+        (failing_hook_later, "HookError", 5),
+        (hanging_hook, "TimeoutError", 0.02),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 @pytest.mark.parametrize("verb", [*VERBS, "runs"])
 async def test_a_hook_that_fails_or_hangs_is_logged_and_changes_nothing(
-    verb: str, hook: Any, named: str, caplog: pytest.LogCaptureFixture
+    verb: str, hook: Any, named: str, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = app_of(echo(), Settings(on_end_timeout=0.02), on_end=hook)
+    app = app_of(echo(), Settings(on_end_timeout=seconds), on_end=hook)
     for _ in range(2):
         answer = await ask(app, verb, "hi", headers={"prefer": "wait=5"})
         assert answer.status == 200
@@ -504,6 +504,28 @@ async def test_a_hook_that_fails_leaves_the_error_as_it_is_and_is_logged(
 
     assert await error_of(app, verb) == (418, "teapot")
     assert any("translate_error failed" in entry for entry in caplog.messages)
+
+
+@pytest.mark.parametrize("verb", WAYS)
+async def test_a_hook_may_be_async(verb: str) -> None:
+    async def translate(error: Exception) -> Exception | None:
+        await asyncio.sleep(0)
+        return to_quota(error)
+
+    app = app_of(failing(0, QuotaError("secret")), translate_error=translate)
+
+    assert await error_of(app, verb) == (402, "No credit is left.")
+
+
+async def test_an_async_hook_that_hangs_leaves_the_error_as_it_is() -> None:
+    async def translate(error: Exception) -> Exception | None:
+        await asyncio.Event().wait()
+        return None
+
+    settings = Settings(on_end_timeout=0.02)
+    app = app_of(failing(0, HTTPException(418, "teapot")), settings, translate_error=translate)
+
+    assert await error_of(app, "stream") == (418, "teapot")
 
 
 @pytest.mark.parametrize("answer", ["text", 7, KeyError, object()], ids=str)

@@ -641,6 +641,68 @@ async def test_each_operation_is_documented_with_its_parameters_and_its_answer(
     assert operation["description"]
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "statuses"),
+    [
+        ("post", "invoke", {"410", "429", "499", "502", "504"}),
+        ("post", "batch", {"410", "429", "499", "502", "504"}),
+        *[(method, name, {"400", "422", "500"}) for method, name in OPERATIONS],
+        *[("get", name, {"400", "422", "500"}) for name in SCHEMAS],
+    ],
+)
+async def test_each_operation_is_documented_with_how_it_may_end(
+    method: str, name: str, statuses: set[str], documents: dict[str, Document]
+) -> None:
+    document = await document_named("one chain", documents)
+    answers = document["paths"][f"/chain/{name}"][method]["responses"]
+
+    assert statuses <= answers.keys()
+    for status in statuses:
+        schema = resolved(
+            document, answers[status]["content"]["application/problem+json"]["schema"]
+        )
+        assert {"code", "message"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "status", "headers"),
+    [
+        ("post", "runs", "202", {"Location", "Preference-Applied"}),
+        ("post", "runs", "200", {"Location", "Preference-Applied"}),
+        ("get", "runs/{run_id}", "200", {"Preference-Applied"}),
+        ("post", "stream", "200", {"Location", "Preference-Applied"}),
+        ("get", "stream", "200", {"Location"}),
+        ("post", "invoke", "429", {"Retry-After"}),
+        ("post", "batch", "429", {"Retry-After"}),
+    ],
+)
+async def test_the_headers_of_an_answer_are_documented(
+    method: str, name: str, status: str, headers: set[str], documents: dict[str, Document]
+) -> None:
+    document = await document_named("one chain", documents)
+    answer = document["paths"][f"/chain/{name}"][method]["responses"][status]
+
+    assert answer["headers"].keys() == headers
+    assert all(header["description"] for header in answer["headers"].values())
+    assert answer["description"]
+
+
+async def test_each_operation_has_a_summary_and_a_description() -> None:
+    document = await document_of(with_plain_routes())
+
+    for _, path, operation in operations(document):
+        assert operation["summary"], path
+        assert operation["description"].endswith("."), path
+
+
+async def test_the_tokens_of_a_run_are_documented() -> None:
+    document = await document_of(make_app(echo()))
+    answer = document["paths"]["/chain/stream"]["post"]["responses"]["200"]
+
+    assert "`usage`" in answer["description"]
+    assert "usage" in document["components"]["schemas"]["RunDetails"]["properties"]
+
+
 async def test_the_modes_of_a_chain_are_documented() -> None:
     cases: list[tuple[dict[str, Any], list[str]]] = [
         ({}, ["stream", "invoke"]),

@@ -432,6 +432,17 @@ async def test_a_run_is_found_only_by_the_tenant_that_started_it() -> None:
     await assert_seen(app, run, NOBODY, "/tenants/acme/chain")
 
 
+async def test_a_tenants_name_cannot_write_lines_into_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "chainserve")
+    app = of_tenants(echo())
+    await ask(app, "invoke", path="/tenants/a%0Aforged%1B[2J/chain")
+
+    [line] = [entry for entry in caplog.messages if "mode=invoke" in entry]
+    assert line.isprintable(), line
+
+
 async def test_a_key_is_one_tenants_alone() -> None:
     app = of_tenants(echo())
     runs = [

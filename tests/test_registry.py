@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio.lowlevel
 import pytest
+from fastapi import FastAPI
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.language_models import BaseChatModel
@@ -35,8 +36,8 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
 
-from chainserve import Chain, DiscoveryError, create_app, discover
-from chainserve.registry import SERVER_ROUTES, why_not_streaming
+from chainserve import Chain, DiscoveryError, add_routes, create_app, discover
+from chainserve.registry import SERVER_ROUTES, why_not_streaming, why_stream_fails
 from chainserve.settings import Settings
 from tests._bridge import lifespan, request
 from tests._processes import undone
@@ -655,6 +656,57 @@ async def test_a_server_warns_once_for_each_chain_that_does_not_stream(
     assert "RunnableGenerator" in warnings[0]
     if log_format == "json":
         assert [json.loads(line)["path"] for line in warnings] == ["/waits", "/waits-too"]
+
+
+def sync_words(chunks: Iterator[str]) -> Iterator[str]:
+    yield from chunks
+
+
+async def async_words(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for chunk in chunks:
+        yield chunk
+
+
+SYNC_ALONE: Runnable[Any, Any] = RunnableGenerator(sync_words)
+
+
+@pytest.mark.parametrize(
+    "runnable", [SYNC_ALONE, SYNC_ALONE | TEXT, LAMBDA | SYNC_ALONE.with_config(tags=["a"])]
+)
+async def test_a_chain_whose_streams_always_fail_is_told_with_the_step(
+    runnable: Runnable[Any, Any],
+) -> None:
+    app = FastAPI()
+    add_routes(app, runnable, path="/chain")
+    response = await request(app, "POST", "/chain/stream", json={"input": "a"})
+
+    assert response.events()[-1].event == "error", "this chain streams: the test is wrong"
+    assert why_stream_fails(runnable) == (
+        "sync_words (RunnableGenerator) is made of a sync generator alone"
+    )
+
+
+def test_a_generator_that_can_stream_is_not_complained_of() -> None:
+    for generator in (RunnableGenerator(async_words), RunnableGenerator(sync_words, async_words)):
+        assert why_stream_fails(LAMBDA | generator) is None
+
+
+async def test_a_chain_whose_streams_fail_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    add_routes(FastAPI(), SYNC_ALONE, path="/chain")
+    [of_mounting] = [record.message for record in caplog.records]
+    caplog.clear()
+    app = create_app([Chain(path="/chain", runnable=SYNC_ALONE)], Settings())
+    with undone():
+        async with lifespan(app):
+            pass
+
+    of_server = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(of_server) == 1
+    for line in (of_mounting, *of_server):
+        assert "sync_words (RunnableGenerator)" in line
+        assert "async generator function" in line
 
 
 async def test_the_list_of_chains_says_which_of_them_stream() -> None:

@@ -888,7 +888,11 @@ async def cancel(app: FastAPI, run_id: str, **headers: str) -> Details:
     return details
 
 
-CANCELLED = {"status_code": 499, "message": "The run was cancelled.", "code": "cancelled"}
+CANCELLED = {
+    "status_code": 499,
+    "message": "The run was cancelled on request.",
+    "code": "cancelled",
+}
 
 
 @pytest.mark.parametrize("mode", ["stream", "invoke"])

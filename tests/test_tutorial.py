@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,6 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
-import anyio.lowlevel
 import pytest
 from playwright.async_api import Browser, Page, expect
 
@@ -30,6 +29,10 @@ TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 ADDRESS = "127.0.0.1:8000"
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "CHAINSERVE_DEMO_PAUSE": "0", "CHAINSERVE_RETRY_MS": "10"}
 QUESTION = "Why is the sky blue?"
+REFUSED_TEXT = (
+    "The server refused, or no longer knows this answer. "
+    "Reload to ask again; if it stays, see the server's log."
+)
 ANSWER = (
     "This is the offline demo: set OPENAI_API_KEY to let a real model answer.\n\n"
     f"You wrote: “Answer in a few sentences: {QUESTION}”\n\n"
@@ -52,7 +55,7 @@ def file(name: str) -> str:
     return str(block)
 
 
-CURLS = [block for block in blocks("bash") if block.startswith("curl")]
+CUT, RESUMED, GET, REFUSED, POST, PLAIN = blocks("bash")
 WIRE = "\n".join(blocks("text"))
 CLIENT, RUN = (block for block in blocks("python") if ADDRESS in block)
 
@@ -111,20 +114,20 @@ def without_ids(events: str) -> str:
 
 
 def test_all_blocks_and_commands_are_known() -> None:
-    assert len(CURLS) == len(blocks("bash")) == 3
+    assert CUT == GET
     assert len(blocks("python")) == 4
     assert len(blocks("html")) == len(blocks("text")) == 1
     assert "".join(blocks("console")).splitlines() == [
         "$ python3 -m venv .venv",
         "$ . .venv/bin/activate",
-        '$ pip install "chainserve[server]"',
+        '$ pip install "/path/to/chainserve[server]"',
         "$ python chat.py",
         "$ CHAINSERVE_DEMO_PAUSE=0.5 python chat.py",
         "$ uvicorn more:app --port 8000",
     ]
 
 
-@pytest.mark.parametrize("block", CURLS[:2], ids=["GET", "POST"])
+@pytest.mark.parametrize("block", [GET, POST], ids=["GET", "POST"])
 def test_curl_prints_the_bytes_that_are_shown(block: str, chat: int) -> None:
     printed = run_shell(block, chat)
     assert printed.count("\r\n") == printed.count("\n")
@@ -136,7 +139,18 @@ def test_curl_prints_the_bytes_that_are_shown(block: str, chat: int) -> None:
 
 
 def test_curl_prints_plain_text(chat: int) -> None:
-    assert run_shell(CURLS[2], chat) == ANSWER
+    assert run_shell(PLAIN, chat) == ANSWER
+
+
+def test_curl_prints_why_the_server_refuses(chat: int) -> None:
+    address = f"127.0.0.1:{chat}"
+    printed = run("bash", "-ec", REFUSED.replace("curl ", "curl -sS ").replace(ADDRESS, address))
+
+    assert printed.startswith("HTTP/1.1 422 ")
+    assert '"code":"invalid_input"' in printed
+    assert "input.question: Field required" in printed
+    with pytest.raises(AssertionError, match="422"):
+        run_shell(REFUSED, chat)
 
 
 async def test_the_python_client_goes_on_after_a_cut(chat: int) -> None:
@@ -194,12 +208,47 @@ async def scripted(folder: Path, model: OpenAIServer) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def visiting(browser: Browser, port: int, model: OpenAIServer) -> AsyncIterator[Visit]:
+async def visiting(
+    browser: Browser, port: int, model: OpenAIServer, *, expected: str = "net::ERR_"
+) -> AsyncIterator[Visit]:
     model.requests.clear()
     async with proxy(port) as before, opened(browser) as tab:
-        tab.expected = ["net::ERR_", "404"]
+        tab.expected = ["net::ERR_", expected]
         await tab.page.goto(f"{before.base_url}/")
         yield Visit(tab.page, model, before)
+
+
+async def test_curl_goes_on_where_it_was_cut(scripted: int, model: OpenAIServer) -> None:
+    gate = asyncio.Event()
+    model.enqueue(Tokens(["Because ", "of ", "light."], gates={2: gate}))
+    seen = await curl_until_ctrl_c(CUT, scripted, after=b"data: of \r\n")
+    [shown] = re.findall(r"Last-Event-ID: (\S+)'", RESUMED)
+    assert f"id: {shown}\n" in WIRE
+    gate.set()
+    rest = await asyncio.to_thread(run_shell, RESUMED.replace(shown, last_id(seen)), scripted)
+
+    assert re.findall("(?m)^data: (.*)\r$", seen)[1:] == ["Because ", "of "]
+    assert rest.startswith("data: light.\r\n")
+    assert "event: end" in rest
+
+
+async def curl_until_ctrl_c(block: str, port: int, *, after: bytes) -> str:
+    """Run curl until it has printed a line and the id after it; return what it printed."""
+    require_program("curl", package="curl")
+    command = shlex.split(block.replace(ADDRESS, f"127.0.0.1:{port}"))
+    curl = await asyncio.create_subprocess_exec(*command, "-sS", stdout=asyncio.subprocess.PIPE)
+    assert curl.stdout is not None
+    async with asyncio.timeout(WAIT_SECONDS):
+        printed = await curl.stdout.readuntil(after)
+        printed += await curl.stdout.readuntil(b"\r\n\r\n")
+        curl.send_signal(signal.SIGINT)
+        await curl.communicate()
+    return printed.decode()
+
+
+def last_id(events: str) -> str:
+    """Return the last cursor in a stream of events."""
+    return str(re.findall("(?m)^id: (.*)\r$", events)[-1])
 
 
 @pytest.fixture
@@ -286,19 +335,22 @@ async def test_a_server_that_stops_tells_and_one_that_was_killed_is_waited_for(
     environment = {**ENVIRONMENT, "PORT": str(free_port()), "OPENAI_BASE_URL": model.base_url}
     processes = ServerProcesses(folder, environment)
     with closing(processes):
-        async with visiting(browser, await processes.start(), model) as visit:
+        port = await processes.start()
+        async with visiting(browser, port, model, expected="404") as visit:
             model.enqueue(Stall(), Stall())
             await visit.ask()
             await visit.shows("t0 ", "Answering…")
-            await processes.press_ctrl_c_twice()
-            await visit.shows("t0 ", "The run was cancelled.")
+            printed = await processes.press_ctrl_c()
+            await visit.shows("t0 ", "The run was cancelled: the server is shutting down.")
+            assert "Cancel 1 running task(s)" in printed
+            assert "Traceback" not in printed
             await processes.start()
             await visit.ask()
             await visit.shows("t0 ", "Answering…")
             processes.kill()
             await visit.shows("t0 ", "Reconnecting…")
             await processes.start()
-            await visit.shows("t0 ", "The connection is lost. Reload to try again.")
+            await visit.shows("t0 ", REFUSED_TEXT)
             model.enqueue(Tokens(["two"]))
             await visit.page.reload()
             await visit.shows("two", "Done")
@@ -316,14 +368,12 @@ class ServerProcesses:
         self._started.append(ServerProcess(["chat.py"], self._environment, self._folder))
         return await asyncio.to_thread(self._started[-1].port)
 
-    async def press_ctrl_c_twice(self) -> None:
+    async def press_ctrl_c(self) -> str:
+        """Stop the server that was started last; return what it printed."""
         process = self._started[-1]
         process.signal(signal.SIGINT)
-        with anyio.fail_after(WAIT_SECONDS):
-            while "CTRL+C to force quit" not in process.output:
-                await anyio.lowlevel.checkpoint()  # What another process prints wakes nobody.
-        process.signal(signal.SIGINT)
         await asyncio.to_thread(process.wait, WAIT_SECONDS)
+        return process.output
 
     def kill(self) -> None:
         self._started[-1].signal(signal.SIGKILL)

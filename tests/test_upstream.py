@@ -3,12 +3,14 @@
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from chainserve.translation import upstream_cause
 from tests._apps import assert_problem, make_app
 from tests._bridge import open_stream, request
 from tests._openai import (
@@ -135,6 +137,17 @@ async def test_a_retry_after_that_is_no_number_is_not_passed_on() -> None:
     assert "retry-after" not in response.headers
 
 
+async def test_why_a_provider_failed_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    base_url = refused_base_url()
+    app = make_app(chain_at(base_url))
+    response = await request(app, "POST", "/chain/invoke", json={"input": "a"})
+
+    assert response.status == 502
+    [line] = [entry for entry in caplog.messages if "upstream failed" in entry]
+    assert "ConnectionError" in line
+    assert base_url.removesuffix("/v1") in line
+
+
 async def test_tokens_stream_from_a_provider_as_they_come() -> None:
     gate = asyncio.Event()
     async with OpenAIServer(default=Tokens(["Hel", "lo"], gates={1: gate})) as upstream:
@@ -150,3 +163,75 @@ async def test_tokens_stream_from_a_provider_as_they_come() -> None:
 
     assert "".join(event.json() for event in rest if event.event == "data") == "lo"
     assert rest[-1].event == "end"
+
+
+# What the log may say of it.
+
+
+async def raised(runnable: Runnable[Any, Any]) -> Exception:
+    """Return what a chain raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any provider's error
+        await runnable.ainvoke("a")
+    return caught.value
+
+
+async def test_a_providers_answer_is_told_with_its_class_its_words_and_its_host() -> None:
+    async with OpenAIServer(default=Status(401)) as upstream:
+        error = await raised(chain_at(upstream.base_url))
+
+    cause = upstream_cause(error)
+    assert cause.keys() == {"error", "cause", "upstream"}
+    assert cause["error"].endswith("AuthenticationError")
+    assert cause["cause"].startswith("Error code: 401")
+    assert cause["upstream"] == upstream.base_url.removesuffix("/v1")
+
+
+async def test_a_provider_that_is_not_there_is_told_with_its_host() -> None:
+    base_url = refused_base_url()
+    cause = upstream_cause(await raised(chain_at(base_url)))
+
+    assert "Connection" in cause["error"]
+    assert base_url.startswith(cause["upstream"])
+
+
+REQUEST = httpx.Request("POST", "https://me:secret@[::1]:8443/v1/chat?key=secret")
+
+
+@pytest.mark.parametrize(
+    ("error", "fields"),
+    [
+        (ValueError(), {"error": "builtins.ValueError"}),
+        (ValueError("one\n two"), {"error": "builtins.ValueError", "cause": "one two"}),
+        (
+            httpx.ReadTimeout("no", request=REQUEST),
+            {"error": "httpx.ReadTimeout", "cause": "no", "upstream": "https://[::1]:8443"},
+        ),
+        (httpx.ReadError("cut"), {"error": "httpx.ReadError", "cause": "cut"}),
+        (
+            httpx.ReadError("cut", request=httpx.Request("GET", "/relative")),
+            {"error": "httpx.ReadError", "cause": "cut"},
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_is_left_out(error: Exception, fields: dict[str, str]) -> None:
+    assert upstream_cause(error) == fields
+
+
+@pytest.mark.parametrize(
+    "secret", ["sk-proj-abcdef123456", "sk-ant-api03-abc_def", "gsk_abcdef123", "AIzaSyA1234567890"]
+)
+def test_a_key_that_a_provider_repeats_is_not_told(secret: str) -> None:
+    text = f"Incorrect API key provided: {secret}. See x.example/?key={secret}&a=1 Bearer {secret}"
+    cause = upstream_cause(ValueError(text))["cause"]
+
+    assert secret not in cause
+    assert secret[5:] not in cause
+    assert cause.startswith("Incorrect API key provided: ***")
+
+
+def test_a_long_message_is_cut() -> None:
+    cause = upstream_cause(ValueError("x" * 10_000))["cause"]
+
+    assert len(cause) == 300
+    assert cause.endswith("x…")

@@ -74,7 +74,7 @@ class RunRoutes:
     @answers_errors
     async def list(self, request: Request) -> Response:
         """Answer the caller's runs, the newest first."""
-        await self._starter.guard(request, "runs")
+        await self._check(request)
         runtime = runtime_of(request)
         owner = await self._starter.owner(request, runtime)
         if owner is None and not runtime.settings.list_all_runs:
@@ -86,7 +86,7 @@ class RunRoutes:
     @answers_errors
     async def show(self, request: Request) -> Response:
         """Answer what is known of a run; `Prefer: wait=N` waits for its end."""
-        await self._starter.guard(request, "runs")
+        await self._check(request)
         record = await self._find(request, segments=2)
         record, applied = await self._wait(request, record)
         return _json(_shown(request, record, segments=2), headers=applied)
@@ -96,7 +96,7 @@ class RunRoutes:
         """Answer the run's log from a cursor, or from the start."""
         media_type = accepted(request, strict=True)
         text_events = wants_text_events(request)
-        await self._starter.guard(request, "runs")
+        await self._check(request)
         record = await self._find(request, segments=3)
         after = cursor_of(cursor_text(request), record)
         runtime = runtime_of(request)
@@ -108,7 +108,7 @@ class RunRoutes:
         """Cancel a run, wait for its end, and answer what is known of it; twice is once."""
         runtime = runtime_of(request)
         refuse_cross_site_write(request.headers, origins=runtime.settings.cors_origins)
-        await self._starter.guard(request, "runs")
+        await self._check(request)
         record = await self._find(request, segments=3)
         if (run := runtime.executor.find(record.run_id)) is not None:
             runtime.executor.cancel(run, "requested")
@@ -118,12 +118,16 @@ class RunRoutes:
     @answers_errors
     async def delete(self, request: Request) -> Response:
         """Forget a run that has ended."""
-        await self._starter.guard(request, "runs")
+        await self._check(request)
         record = await self._find(request, segments=2)
         if not record.ended:
             raise RunNotEndedError(record.run_id)
         await runtime_of(request).store.delete(record.run_id)
         return Response(status_code=204)
+
+    async def _check(self, request: Request) -> None:
+        """Refuse a config in the URL that cannot be used, and what the chain's modifier refuses."""
+        await self._starter.config(None, request, "runs")
 
     async def _find(self, request: Request, *, segments: int) -> RunRecord:
         return await self._starter.find(request, request.path_params["run_id"], segments)

@@ -40,6 +40,8 @@ class SchemaRoutes:
     @answers_errors
     async def config_schema(self, request: Request) -> Response:
         """Answer the JSON schema of what a caller may put into the config."""
+        if config_hash := request.path_params.get("config_hash"):
+            self._configs.schema_config(config_hash)
         return _json(self._config)
 
     @cached_property

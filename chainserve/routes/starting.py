@@ -81,11 +81,6 @@ class RunStarter:
         config_hash = request.path_params.get("config_hash", "")
         return await self._configs.build(sent, request, endpoint=endpoint, config_hash=config_hash)
 
-    async def guard(self, request: Request, endpoint: EndpointName) -> None:
-        """Let the chain's config modifier refuse a request that has no config."""
-        if self.chain.per_req_config_modifier is not None:
-            await self.config(None, request, endpoint)
-
     async def start(self, request: Request, work: Work, asked: Asked) -> Run | PastRun:
         """Start the run; or return the one that its idempotency key started before.
 

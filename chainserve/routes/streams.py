@@ -47,7 +47,7 @@ class StreamRoutes:
         body = await self._starter.read(request)
         media_type = accepted(request, strict=False)
         if cursor_text(request):
-            await self._starter.guard(body.request, "stream")
+            await self._starter.config(None, body.request, "stream")
             return await self._resume(request, media_type)
         envelope = self._envelope(body.data)
         config = await self._starter.config(envelope.config, body.request, "stream")
@@ -68,7 +68,7 @@ class StreamRoutes:
         refuse_cross_site(request.headers, origins=runtime.settings.cors_origins)
         media_type = accepted(request, strict=True)
         if cursor_text(request):
-            await self._starter.guard(request, "stream")
+            await self._starter.config(None, request, "stream")
             return await self._resume(request, media_type)
         query = request.query_params
         sent = _config_of(query)
@@ -165,7 +165,8 @@ def _config_of(query: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     config = json_parameter("config", query["config"])
     if not isinstance(config, dict):
-        raise input_error("dict_type", ("query", "config"), "Send a JSON object", config)
+        message = 'This is JSON, but no object. Send one, such as {"tags": ["a"]}'
+        raise input_error("dict_type", ("query", "config"), message, config)
     return config
 
 
