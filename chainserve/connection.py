@@ -25,6 +25,9 @@ _LAYERS = 8
 _WRITE_POLL_INTERVAL = 0.02
 """Seconds between two looks at whether a transport has written what it holds."""
 
+_LOOKS = 4
+"""How often in a `send_timeout` a look is had at whether a client reads."""
+
 _REPEATED_BODIES = 10
 """How often a body may come again before its end is no longer waited for."""
 
@@ -189,21 +192,20 @@ class Connection:
 
     @property
     def _check_interval(self) -> float:
-        return min(self._pace.heartbeat_interval, self._pace.send_timeout)
+        return min(self._pace.heartbeat_interval, self._pace.send_timeout / _LOOKS)
 
     def _check_time(self) -> None:
         """Cut a client that does not read, or wake the reader for a heartbeat."""
         now = self._loop.time()
-        due = self._sent_at + self._pace.heartbeat_interval
         if self._sending_since is not None:
-            due = self._stuck_since(now, self._sending_since) + self._pace.send_timeout
-            if due <= now:
+            if now - self._stuck_since(now, self._sending_since) >= self._pace.send_timeout:
                 self._cut()
                 return
         elif self.heartbeat_is_due:
             self._release()
-            due = now + self._check_interval
-        self._check = self._loop.call_at(min(due, now + self._pace.send_timeout), self._check_time)
+        due = self._sent_at + self._pace.heartbeat_interval
+        latest = now + self._check_interval
+        self._check = self._loop.call_at(due if now < due < latest else latest, self._check_time)
 
     def _stuck_since(self, now: float, began: float) -> float:
         """Return when the client was last seen to read, or to begin with, of a write.

@@ -1,7 +1,7 @@
 """From a runnable to JSON text: the one place that calls LangChain."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, cast
 
 import orjson
@@ -223,13 +223,14 @@ def _sum(chunks: Sequence[Any]) -> Any:
     """Add chunks up as LangChain's sequences do: what cannot be added replaces what was."""
     if all(isinstance(chunk, str) for chunk in chunks):
         return "".join(chunks)
-    if all(isinstance(chunk, BaseMessageChunk) for chunk in chunks):
-        return chunks[0] + list(chunks[1:]) if len(chunks) > 1 else chunks[0]
+    if len(chunks) > 1 and all(isinstance(chunk, BaseMessageChunk) for chunk in chunks):
+        with suppress(Exception):  # Members that models send may not fit together.
+            return chunks[0] + list(chunks[1:])
     total = chunks[0]
     for chunk in chunks[1:]:
         try:
             total = total + chunk
-        except TypeError:
+        except Exception:  # noqa: BLE001 - adding is the chain's own code
             total = chunk
     return total
 

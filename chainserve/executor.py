@@ -2,10 +2,10 @@
 
 import asyncio
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextlib import aclosing, suppress
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from chainserve.errors import (
     ChainServeError,
@@ -30,9 +30,15 @@ _SIBLINGS_TIMEOUT = 0.1
 _JOIN_TIMEOUT = 5.0
 """Seconds in which the response of a run must have begun to read it."""
 
+_UVICORN_STOPS = "graceful shutdown exceeded"
+"""What the message of the cancellation says with which uvicorn ends its requests."""
+
 _FAREWELL_TIMEOUT = 1.0
 """Seconds in which a server that stops may say so to the requests that it has cancelled, and in
 which the readers may then send how their runs ended."""
+
+
+_Answer = TypeVar("_Answer")
 
 
 class RunLogger(Protocol):
@@ -56,7 +62,6 @@ class RunExecutor:
         cancel_timeout: Seconds a cancelled run has to end before it is left behind.
         on_end_timeout: Seconds that a chain's `on_end` or `translate_error` hook may take.
         max_lead: How many bytes a run may write ahead of those who read its log.
-        lead_timeout: Seconds that it then waits for them.
         log: Where ended runs are written, one line each.
     """
 
@@ -67,7 +72,6 @@ class RunExecutor:
         cancel_timeout: float,
         on_end_timeout: float,
         max_lead: int,
-        lead_timeout: float,
         log: RunLogger,
     ) -> None:
         self.store = store
@@ -75,7 +79,6 @@ class RunExecutor:
         self._cancel_timeout = cancel_timeout
         self._on_end_timeout = on_end_timeout
         self._max_lead = max_lead
-        self._lead_timeout = lead_timeout
         self._log = log
         self._live: dict[RunId, Run] = {}
         self._background: set[asyncio.Task[None]] = set()
@@ -115,26 +118,30 @@ class RunExecutor:
 
     def join(
         self, run_id: RunId, *, resumable: bool = False, follower: Follower | None = None
-    ) -> None:
+    ) -> Run | None:
         """Count a reader of the run, who can come back after leaving if it is resumable.
 
         A writer that gets too far ahead waits for a follower.
+
+        Returns:
+            The run, if it has not ended: what the reader leaves. Its id may be another's by then.
         """
         self._joined += 1
         self._all_left.clear()
         if (run := self._live.get(run_id)) is None:
-            return
+            return None
         run.readers += 1
         run.resumable = run.resumable or resumable
         if follower is not None:
             run.followers.add(follower)
+        return run
 
-    def leave(self, run_id: RunId, *, follower: Follower | None = None) -> None:
+    def leave(self, run: Run | None, *, follower: Follower | None = None) -> None:
         """Count a reader less; the run's policy says what follows when the last one left."""
         self._joined -= 1
         if self._joined == 0:
             self._all_left.set()
-        if (run := self._live.get(run_id)) is None:
+        if run is None or run.is_over:
             return
         run.readers -= 1
         if follower is not None:
@@ -155,21 +162,23 @@ class RunExecutor:
         run.cancel_reason = reason
         self._in_background(self._cancel(run, error or RunCancelledError(reason)))
 
-    async def ends_soon(self, run_id: RunId) -> bool:
-        """Tell a reader whose request is cancelled whether the run ends before it has to leave.
+    async def ends_soon(self, run: Run | None, cancelled: asyncio.CancelledError) -> bool:
+        """Tell a reader whose request was cancelled whether the run ends before it has to leave.
 
-        A server that stops cancels its requests first and its runs next. Where the reader is the
-        one that keeps the run, the run is cancelled here.
+        It does where the server stops. uvicorn cancels its requests first, in these words, and the
+        lifespan, with which runs end, next. Where the reader is the one that keeps the run, the run
+        is cancelled here. Who else cancels a request, such as a middleware with a time-out of its
+        own, is not held up.
         """
-        run = self._live.get(run_id)
-        if run is None:
-            return True
-        if run.readers == 1 and not (run.continues or run.resumable):
-            self.cancel(run, "shutdown")
-            return True
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), _FAREWELL_TIMEOUT)
-        return self.stopping.is_set() or run.is_over
+        if not self.stopping.is_set():
+            if _UVICORN_STOPS not in str(cancelled):
+                return False
+            if run is not None and run.readers == 1 and not (run.continues or run.resumable):
+                self.cancel(run, "shutdown")
+                return True
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), _FAREWELL_TIMEOUT)
+        return self.stopping.is_set() or run is None or run.is_over
 
     async def shutdown(self) -> None:
         """Cancel all runs; wait until each has ended or was left behind, and has been read.
@@ -243,21 +252,28 @@ class RunExecutor:
     async def _write_chunks(self, run: Run) -> None:
         now = asyncio.get_running_loop().time
         append, run_id = self.store.append, run.id
-        pace = WriterPace(run.followers, self._max_lead, self._lead_timeout)
+        pace = WriterPace(run.followers, self._max_lead)
         async with aclosing(run.work.chunks()) as chunks:
             async for data in chunks:
                 if run.is_over:
                     break  # It was left behind, and its id may be another run's by now.
-                seq = run.next_seq
-                run.next_seq = seq + 1
                 run.last_chunk_at = now()
                 if run.first_chunk_at is None:
                     run.first_chunk_at = run.last_chunk_at
                     self._watch_deadlines(run)
-                await append(run_id, (Event(seq, "data", data),))
                 if pace.is_due(len(data)):
-                    await pace.give_way(seq)
-                    run.last_chunk_at = now()
+                    await self._give_way(run, pace, len(data))
+                seq = run.next_seq
+                run.next_seq = seq + 1
+                await append(run_id, (Event(seq, "data", data),))
+
+    async def _give_way(self, run: Run, pace: WriterPace, size: int) -> None:
+        """Hold a run back for others; that is no pause of its chain."""
+        run.is_held = True
+        await pace.give_way(run.next_seq - 1, size)
+        run.is_held = False
+        run.last_chunk_at = asyncio.get_running_loop().time()
+        self._watch_deadlines(run)
 
     async def _cancel(self, run: Run, error: ChainServeError) -> None:
         left = await run.scope.cancel(self._cancel_timeout)
@@ -307,27 +323,35 @@ class RunExecutor:
         if hook is None or not isinstance(error, Exception) or isinstance(error, ChainServeError):
             return error
         try:
-            async with asyncio.timeout(self._on_end_timeout):
-                answer = hook(error)
-                if inspect.isawaitable(answer):
-                    answer = await answer
+            answer = hook(error)
+            if inspect.isawaitable(answer):
+                answer = await self._bounded(answer)
+            if getattr(answer, "status_code", 500) < 400:
+                raise ValueError(f"translate_error returned {answer!r}, which is no error")
             return answer or error
-        except (Exception, SystemExit) as failure:  # noqa: BLE001 - a hook may raise anything
+        except BaseException as failure:  # noqa: BLE001 - a hook may raise anything
             self._log.error("translate_error failed", run_id=run.id, exc_info=failure)
             return error
 
     async def _call_on_end(self, on_end: OnEnd, ended: EndedRun) -> None:
         """Call the chain's hook; its failure is logged and changes nothing."""
         try:
-            async with asyncio.timeout(self._on_end_timeout):
-                if inspect.iscoroutinefunction(on_end):
-                    await on_end(ended)
-                else:
-                    answer = await asyncio.to_thread(on_end, ended)
-                    if inspect.isawaitable(answer):
-                        await answer
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a hook may raise anything
+            await self._bounded(_called(on_end, ended))
+        except BaseException as error:  # noqa: BLE001 - a hook may raise anything
             self._log.error("on_end failed", run_id=ended.run_id, exc_info=error)
+
+    async def _bounded(self, work: Awaitable[_Answer]) -> _Answer:
+        """Await what a hook does; one that is not ready in time is cancelled and left behind.
+
+        Raises:
+            TimeoutError: It was not.
+        """
+        task = asyncio.ensure_future(_awaited(work))
+        done, _ = await asyncio.wait((task,), timeout=self._on_end_timeout)
+        if not done:
+            task.cancel()
+            raise TimeoutError(f"The hook took longer than {self._on_end_timeout:g} s.")
+        return task.result()
 
     def _watch_deadlines(self, run: Run) -> None:
         """Cancel the run if a deadline has passed; else look again when the next one may have."""
@@ -348,3 +372,21 @@ class RunExecutor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+async def _called(on_end: OnEnd, ended: EndedRun) -> None:
+    """Call a hook, a sync one in a thread."""
+    if inspect.iscoroutinefunction(on_end):
+        await on_end(ended)
+        return
+    answer = await asyncio.to_thread(on_end, ended)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def _awaited(work: Awaitable[_Answer]) -> _Answer:
+    """Await what a hook returned; asyncio lets a `SystemExit` of a task end the whole server."""
+    try:
+        return await work
+    except SystemExit as stopped:
+        raise RuntimeError(f"The hook called sys.exit({stopped.code!r})") from stopped

@@ -17,6 +17,7 @@ from chainserve.connection import (
 )
 from chainserve.errors import ChainServeError, LogEvictedError, LogExpiredError
 from chainserve.executor import RunExecutor
+from chainserve.runs import Run
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
 from chainserve.types import RunId
 from chainserve.wire.events import Event, error_event
@@ -58,6 +59,7 @@ class EventStreamResponse(Response):
     Args:
         executor: Where the run is joined and left.
         run_id: The run.
+        epoch: Tells it from others that have the same id later.
         wire: How its events are written.
         pace: The times of the stream.
         after: The number of the last event that the client has.
@@ -69,6 +71,7 @@ class EventStreamResponse(Response):
         self,
         executor: RunExecutor,
         run_id: RunId,
+        epoch: str,
         wire: Wire,
         pace: Pace,
         *,
@@ -82,6 +85,7 @@ class EventStreamResponse(Response):
         self.init_headers({**wire.headers, **(headers or {})})
         self._executor = executor
         self._run_id = run_id
+        self._epoch = epoch
         self._wire = wire
         self._pace = pace
         self.cursor = after
@@ -90,7 +94,7 @@ class EventStreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the log until its end, or until the client is gone or too slow."""
         connection = Connection(scope, receive, send, self._pace)
-        self._executor.join(self._run_id, resumable=self._resumable, follower=self)
+        run = self._executor.join(self._run_id, resumable=self._resumable, follower=self)
         unwatch = self._executor.store.watch(self._run_id, connection.wake)
         try:
             await connection.start(self.status_code, self.raw_headers)
@@ -98,22 +102,22 @@ class EventStreamResponse(Response):
             await self._send_log(connection)
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
             connection.leave("client_gone")
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as cancelled:
             if connection.exit != "too_slow":
-                await self._say_farewell(connection)
+                await self._say_farewell(connection, run, cancelled)
             connection.task.uncancel()
         finally:
             unwatch()
             connection.close()
             scope["chainserve.exit"] = connection.exit
-            self._executor.leave(self._run_id, follower=self)
+            self._executor.leave(run, follower=self)
         if self.background is not None:
             await self.background()
 
     async def _note_an_earlier_end(self, connection: Connection) -> None:
         """Tell the connection if the run has ended before it was watched."""
         record = await self._executor.store.get(self._run_id)
-        if record is None or record.ended:
+        if record is None or record.ended or record.epoch != self._epoch:
             connection.wake(True)
 
     async def _send_log(self, connection: Connection) -> None:
@@ -149,7 +153,9 @@ class EventStreamResponse(Response):
     async def _events_after_cursor(self, connection: Connection) -> tuple[Sequence[Event], bool]:
         """Read on; tell a reader what is gone, or end its stream if it could not come back."""
         try:
-            return await self._executor.store.read_after(self._run_id, self.cursor)
+            return await self._executor.store.read_after(
+                self._run_id, self.cursor, epoch=self._epoch
+            )
         except LogTruncatedError as truncated:
             earliest = truncated.earliest
             gap = self._wire.gap(earliest, earliest - self.cursor - 1)
@@ -164,7 +170,9 @@ class EventStreamResponse(Response):
     def _ended_with(self, error: ChainServeError) -> tuple[Sequence[Event], bool]:
         return (error_event(self.cursor + 1, error.event()),), False
 
-    async def _say_farewell(self, connection: Connection) -> None:
+    async def _say_farewell(
+        self, connection: Connection, run: Run | None, cancelled: asyncio.CancelledError
+    ) -> None:
         """Send how the run ends after the server has cancelled the request.
 
         Raises:
@@ -172,8 +180,8 @@ class EventStreamResponse(Response):
         """
         listens = connection.exit is None and not connection.is_sending
         try:
-            if not (listens and await self._executor.ends_soon(self._run_id)):
-                raise asyncio.CancelledError
+            if not (listens and await self._executor.ends_soon(run, cancelled)):
+                raise cancelled
             await self._send_log(connection)
         except asyncio.CancelledError:
             connection.leave("cancelled")
@@ -212,7 +220,7 @@ async def wait_for_end(
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     unwatch = executor.store.watch(run_id, lambda ended: over.set() if ended else None)
-    executor.join(run_id, resumable=resumable)
+    run = executor.join(run_id, resumable=resumable)
     disconnect = loop.create_task(wait_for_disconnect(receive))
     end = loop.create_task(over.wait())
     try:
@@ -221,9 +229,8 @@ async def wait_for_end(
             await asyncio.wait(
                 (disconnect, end), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
-    except asyncio.CancelledError:
-        run = executor.find(run_id)
-        if disconnect.done() or not await executor.ends_soon(run_id):
+    except asyncio.CancelledError as cancelled:
+        if disconnect.done() or not await executor.ends_soon(run, cancelled):
             raise
         if run is not None:
             await run.ended.wait()
@@ -232,4 +239,4 @@ async def wait_for_end(
         disconnect.cancel()
         end.cancel()
         unwatch()
-        executor.leave(run_id)
+        executor.leave(run)

@@ -83,6 +83,7 @@ class Run:
         error: Why it did not succeed, as a caller may know it.
         exception: The exception behind `error`.
         cancel_reason: Why it was cancelled.
+        is_held: Whether the server holds its chain back.
         is_ending: Whether its end has begun, so that it can no longer be cancelled.
         ended: Set once the state is final.
         readers: How many wait for it or read its log here.
@@ -110,6 +111,7 @@ class Run:
         self.readers = 0
         self.followers: set[Follower] = set()
         self.is_ending = False
+        self.is_held = False
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
@@ -251,7 +253,7 @@ class Run:
                     deadlines.append(
                         ("first_event_timeout", options.first_event_timeout, self.started_at)
                     )
-            elif options.idle_timeout is not None:
+            elif options.idle_timeout is not None and not self.is_held:
                 deadlines.append(("idle_timeout", options.idle_timeout, self.last_chunk_at))
         return min(deadlines, key=lambda deadline: deadline[1] + deadline[2])
 

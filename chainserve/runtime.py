@@ -15,7 +15,7 @@ from chainserve.executor import RunExecutor
 from chainserve.hooks import Principal
 from chainserve.observability import make_logger
 from chainserve.runs import RunOptions
-from chainserve.settings import Settings
+from chainserve.settings import Settings, read_settings
 from chainserve.stores.memory import MemoryStore
 
 _ATTRIBUTE = "_chainserve_runtimes"
@@ -42,8 +42,8 @@ class Runtime:
             self.store,
             cancel_timeout=settings.cancel_timeout,
             on_end_timeout=settings.on_end_timeout,
-            max_lead=settings.max_run_log_bytes * 3 // 4,
-            lead_timeout=settings.send_timeout,
+            # A log over its bound loses a little more than it must.
+            max_lead=min(settings.max_run_log_bytes, settings.max_log_bytes) * 7 // 8,
             log=self.log,
         )
         self.pace = Pace(
@@ -99,6 +99,16 @@ def _first(own: Any, default: Any) -> Any:
     return default if own is None else own
 
 
+def settings_on(router: Any) -> Settings:
+    """Return the settings that a root application has, or those of the environment.
+
+    Raises:
+        ConfigurationError: A variable has a wrong value.
+    """
+    runtimes = getattr(router, _ATTRIBUTE, None)
+    return read_settings(listens=False) if runtimes is None else runtimes.settings
+
+
 class Runtimes:
     """The runtimes of one root application: one for each event loop, made on first use."""
 
@@ -109,21 +119,31 @@ class Runtimes:
         self._principal = principal
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
 
+    @property
+    def settings(self) -> Settings:
+        """The settings of the application, or else of the environment.
+
+        Raises:
+            ConfigurationError: A variable has a wrong value.
+        """
+        if self._settings is None:
+            self._settings = read_settings(listens=False)
+        return self._settings
+
     def current(self) -> Runtime:
         """Return the runtime of the running event loop."""
         loop = asyncio.get_running_loop()
         runtime = self._of_loop.get(loop)
         if runtime is None:
-            if self._settings is None:
-                self._settings = Settings()
-            runtime = self._of_loop[loop] = Runtime(self._settings, self._principal)
+            runtime = self._of_loop[loop] = Runtime(self.settings, self._principal)
         return runtime
 
     async def close(self) -> None:
         """End the runs of the running event loop and forget its runtime."""
-        runtime = self._of_loop.pop(asyncio.get_running_loop(), None)
-        if runtime is not None:
+        loop = asyncio.get_running_loop()
+        if (runtime := self._of_loop.get(loop)) is not None:
             await runtime.close()
+            self._of_loop.pop(loop, None)
 
 
 def runtimes_on(

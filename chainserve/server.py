@@ -25,9 +25,9 @@ from chainserve.routes.runs import RunRoutes
 from chainserve.routes.schemas import SchemaRoutes
 from chainserve.routes.starting import RunStarter
 from chainserve.routes.streams import PlainStreamRoutes, StreamRoutes
-from chainserve.runtime import close_with
+from chainserve.runtime import close_with, settings_on
 from chainserve.serialization import Serializer
-from chainserve.settings import read_settings, unknown_variables
+from chainserve.settings import unknown_variables
 from chainserve.types import EndpointName, PlaygroundType
 from chainserve.validation import BodyModels, body_models, documented
 
@@ -311,7 +311,7 @@ _WARNED = "_chainserve_warned"
 
 def _check_environment(router: APIRouter, chain: Chain) -> None:
     """Refuse settings that could only fail at the first request, and warn of what surprises."""
-    log = make_logger(read_settings())
+    log = make_logger(settings_on(router))
     if not getattr(router, _WARNED, False):
         warn_of_variables(log)
     warn_of_streams(chain, log)

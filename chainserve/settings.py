@@ -14,6 +14,7 @@ from chainserve.errors import ConfigurationError
 from chainserve.types import DisconnectMode
 
 _PREFIX = "CHAINSERVE_"
+_PORTS = ("port", "PORT", "CHAINSERVE_PORT")
 _OTHERS = frozenset({"DEMO_PAUSE"})
 """Variables of the prefix that are no settings of a server."""
 
@@ -26,7 +27,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, populate_by_name=True, frozen=True, extra="ignore"
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
@@ -138,6 +143,16 @@ class Settings(BaseSettings):
         default=5, ge=0, description="How long open streams may go on after a signal to stop."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_the_service(cls, values: Any) -> Any:
+        """Drop the address that Kubernetes gives pods as the port of a service of our name."""
+        return {
+            name: value
+            for name, value in values.items()
+            if not (name in _PORTS and str(value).startswith(("tcp://", "udp://")))
+        }
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
@@ -204,15 +219,18 @@ _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def read_settings() -> Settings:
+def read_settings(*, listens: bool = True) -> Settings:
     """Return the settings that the environment says.
+
+    Args:
+        listens: Whether the port is ours to choose: whatever `PORT` is, it is no fault otherwise.
 
     Raises:
         ConfigurationError: A variable has a wrong value; the message names it and says what is
             wrong.
     """
     try:
-        return Settings()
+        return Settings() if listens else Settings(port=0)
     except ValidationError as error:
         wrong = "; ".join(map(_what_is_wrong, error.errors()))
         raise ConfigurationError(f"The settings cannot be used. {wrong}") from None
@@ -231,12 +249,16 @@ def _what_is_wrong(item: Any) -> str:
     return f"{variable} is {item['input']!r}: {message}."
 
 
+_OF_A_SERVICE = re.compile(r"SERVICE_HOST$|SERVICE_PORT|PORT_\d+_(TCP|UDP)")
+"""What Kubernetes tells every pod of a service that has our name."""
+
+
 def unknown_variables(environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the variables of our prefix that mean nothing, each with what to do about it."""
     known = {name.upper() for name in Settings.model_fields} | _OTHERS
     for variable in sorted(environment):
         name = variable.upper().removeprefix(_PREFIX)
-        if name in known or not variable.upper().startswith(_PREFIX):
+        if name in known or not variable.upper().startswith(_PREFIX) or _OF_A_SERVICE.match(name):
             continue
         close = get_close_matches(name, known, n=1)
         mend = f"Did you mean {_PREFIX}{close[0]}?" if close else "It has no effect: take it away."

@@ -1,9 +1,10 @@
 """What a chain's author is told when a run ends, and what callers are told of its errors."""
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 from fastapi import FastAPI, HTTPException
 from langchain_core.messages import AIMessageChunk
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
@@ -526,6 +527,77 @@ async def test_an_async_hook_that_hangs_leaves_the_error_as_it_is() -> None:
     app = app_of(failing(0, HTTPException(418, "teapot")), settings, translate_error=translate)
 
     assert await error_of(app, "stream") == (418, "teapot")
+
+
+class OddError(BaseException):
+    """What `except Exception` does not catch."""
+
+
+async def cancelling_itself(error: Exception) -> Exception | None:
+    asyncio.current_task().cancel()  # type: ignore[union-attr]
+    await asyncio.sleep(0)
+    return None
+
+
+def odd(error: Exception) -> Exception | None:
+    raise OddError
+
+
+def exiting(error: Exception) -> Exception | None:
+    raise SystemExit(1)
+
+
+async def exiting_later(error: Exception) -> Exception | None:
+    raise SystemExit(1)
+
+
+def no_error(error: Exception) -> Exception | None:
+    return HTTPException(200, "fine")
+
+
+@pytest.mark.parametrize("verb", WAYS)
+@pytest.mark.parametrize("hook", [cancelling_itself, odd, exiting, exiting_later, no_error])
+async def test_no_hook_keeps_a_run_from_its_end(verb: str, hook: Any) -> None:
+    ends = Ends()
+    app = app_of(failing(0, HTTPException(418, "teapot")), translate_error=hook, on_end=ends)
+
+    assert await error_of(app, verb) == (418, "teapot")
+    await ends.one()
+    assert not executor_of(app).live
+
+
+@pytest.mark.parametrize("kind", ["on_end", "translate_error"])
+async def test_a_hook_that_ignores_its_end_is_left_behind(kind: str) -> None:
+    release = asyncio.Event()
+
+    async def swallow(_: Any) -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    app = app_of(failing(), Settings(on_end_timeout=0.02), **{kind: swallow})
+    assert await error_of(app, "invoke") == (500, "Internal Server Error")
+    await settle(app)
+    release.set()
+
+
+async def test_chunks_that_cannot_be_added_up_are_told_all_the_same() -> None:
+    def message(value: Any) -> AIMessageChunk:
+        return AIMessageChunk(content="a", additional_kwargs={"a": value})
+
+    async def stream(inputs: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for _ in inputs:
+            yield message(1)
+            yield message("x")
+            raise ValueError
+
+    ends = Ends()
+    app = app_of(RunnableGenerator(stream), on_end=ends)
+    await ask(app, "stream")
+    run = await ends.one()
+
+    assert run.status == "error"
+    assert isinstance(run.output, AIMessageChunk)
 
 
 @pytest.mark.parametrize("answer", ["text", 7, KeyError, object()], ids=str)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
+import anyio.lowlevel
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 from langchain_core.runnables import Runnable
@@ -17,8 +18,8 @@ from chainserve import Chain, add_routes, add_stream_route, create_app
 from chainserve.lzstring import compress
 from chainserve.settings import Settings
 from chainserve.types import RunId
-from tests._apps import assert_problem, executor_of, make_app
-from tests._bridge import Response, request
+from tests._apps import assert_problem, executor_of, make_app, only_run
+from tests._bridge import Response, open_stream, request
 from tests._chains import GatedChain, echo, streaming
 from tests._verbs import VERBS, ask, body_of
 
@@ -603,3 +604,36 @@ async def test_a_modifier_may_tell_principals_apart() -> None:
         await assert_hidden(app, run, BEN)
     assert order[:2] == ["modifier", "principal"]
     await assert_seen(app, run, ANN)
+
+
+async def test_an_id_that_another_caller_uses_later_is_not_read_on_in() -> None:
+    run_id = "0d0f0000-1111-4222-8333-444455556666"
+    chain = GatedChain(["a", "b"], before=1)
+    served = Chain(path="/chain", runnable=chain, config_keys=["run_id"], principal=by_name)
+    app = FastAPI()
+    add_routes(app, served)
+    body = {"input": 1, "config": {"run_id": run_id}}
+    ann, ben = {"x-user": "ann", "prefer": "resumable"}, {"x-user": "ben"}
+
+    async with open_stream(
+        app, "POST", "/chain/stream", json=body, headers=ann, read=False
+    ) as anns:
+        await anns.send_blocked.wait()
+        chain.gate.set()
+        async with asyncio.timeout(5):
+            await chain.finished.wait()
+            while executor_of(app).live:
+                await anyio.lowlevel.checkpoint()
+        gone = await request(app, "DELETE", f"/chain/runs/{run_id}", headers=ann)
+        assert gone.status == 204
+        chain.gate.clear()
+        async with open_stream(app, "POST", "/chain/stream", json=body, headers=ben) as bens:
+            await bens.next_event()
+            anns.resume_reading()
+            read_by_ann = [event.event async for event in anns.events()]
+            assert only_run(app).readers == 1
+            chain.gate.set()
+            read_by_ben = [event.event async for event in bens.events()]
+
+    assert read_by_ann == ["metadata", "error"]
+    assert read_by_ben == ["data", "data", "end"]

@@ -9,6 +9,8 @@ from chainserve.pacing import Follower, WriterPace
 
 pytestmark = pytest.mark.anyio
 
+LEAD = 1_000_000
+
 
 @dataclass(eq=False)
 class Reader:
@@ -17,25 +19,33 @@ class Reader:
     cursor: int = -1
 
 
-async def write(pace: WriterPace, events: range) -> None:
-    """Write events of 100,000 bytes."""
+def pace_of(*followers: Follower) -> WriterPace:
+    return WriterPace({*followers}, LEAD)
+
+
+async def write(pace: WriterPace, events: range, size: int = 100_000) -> None:
     for seq in events:
-        assert pace.is_due(100_000)
-        await pace.give_way(seq)
+        assert pace.is_due(size)
+        await pace.give_way(seq - 1, size)
+
+
+async def is_held(writer: asyncio.Task[None]) -> bool:
+    """Tell whether a writer waits, and not only for the others' turn."""
+    done, _ = await asyncio.wait((writer,), timeout=0.1)
+    return not done
 
 
 async def test_a_writer_that_nobody_follows_does_not_wait() -> None:
     async with asyncio.timeout(5):
-        await write(WriterPace(set(), max_lead=300_000, timeout=100), range(1000))
+        await write(pace_of(), range(1000))
 
 
 async def test_a_writer_waits_until_its_slowest_follower_has_come_near() -> None:
     near, far = Reader(cursor=1000), Reader()
-    pace = WriterPace({near, far}, max_lead=1_000_000, timeout=100)
+    pace = pace_of(near, far)
     await write(pace, range(9))
     writer = asyncio.create_task(write(pace, range(9, 15)))
-    done, _ = await asyncio.wait((writer,), timeout=0.1)
-    assert not done
+    assert await is_held(writer)
 
     far.cursor = 5
     async with asyncio.timeout(5):
@@ -44,22 +54,34 @@ async def test_a_writer_waits_until_its_slowest_follower_has_come_near() -> None
 
 async def test_a_follower_that_leaves_is_not_waited_for() -> None:
     followers: set[Follower] = {Reader()}
-    pace = WriterPace(followers, max_lead=1_000_000, timeout=100)
-    writer = asyncio.create_task(write(pace, range(100)))
-    done, _ = await asyncio.wait((writer,), timeout=0.1)
-    assert not done
+    writer = asyncio.create_task(write(WriterPace(followers, LEAD), range(100)))
+    assert await is_held(writer)
 
     followers.clear()
     async with asyncio.timeout(5):
         await writer
 
 
-async def test_a_follower_that_comes_no_nearer_is_waited_for_once() -> None:
-    loop = asyncio.get_running_loop()
-    stuck, moving = Reader(), Reader(cursor=10_000)
-    followers: set[Follower] = {stuck, moving}
-    began = loop.time()
-    await write(WriterPace(followers, max_lead=1_000_000, timeout=0.1), range(100))
+@pytest.mark.parametrize("size", [LEAD - 2000, LEAD, 10 * LEAD])
+async def test_large_chunks_are_written_one_after_another(size: int) -> None:
+    reader = Reader()
+    writer = asyncio.create_task(write(pace_of(reader), range(4), size))
+    for cursor in range(3):
+        assert await is_held(writer)
+        reader.cursor = cursor
+    async with asyncio.timeout(5):
+        await writer
 
-    assert followers == {moving}
-    assert loop.time() - began >= 0.1
+
+async def test_one_that_joins_late_is_waited_for_from_where_the_writer_was() -> None:
+    followers: set[Follower] = set()
+    pace = WriterPace(followers, LEAD)
+    await write(pace, range(100))
+    late = Reader()
+    followers.add(late)
+    writer = asyncio.create_task(write(pace, range(100, 120)))
+    assert await is_held(writer)
+
+    late.cursor = 115
+    async with asyncio.timeout(5):
+        await writer

@@ -523,10 +523,10 @@ class SuspendingStore(MemoryStore):
         await self._suspend()
 
     async def read_after(
-        self, run_id: RunId, after: int, *, max_bytes: int = 65536
+        self, run_id: RunId, after: int, *, epoch: str | None = None, max_bytes: int = 65536
     ) -> tuple[Sequence[Event], bool]:
         await self._suspend()
-        read = await super().read_after(run_id, after, max_bytes=max_bytes)
+        read = await super().read_after(run_id, after, epoch=epoch, max_bytes=max_bytes)
         await self._suspend()
         return read
 

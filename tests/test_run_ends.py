@@ -25,12 +25,13 @@ from langchain_core.runnables import (
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from chainserve import Chain, add_stream_route, create_app
 from chainserve.hooks import EndedRun
 from chainserve.settings import Settings
 from chainserve.stores.base import LogNotFoundError, RunRecord
-from chainserve.types import RunStatus
+from chainserve.types import RunId, RunStatus
 from chainserve.wire.events import Event
 from tests._apps import executor_of, only_run
 from tests._bridge import IncompleteBodyError, StreamedResponse, lifespan, open_stream, request
@@ -612,6 +613,35 @@ async def test_a_cancelled_request_of_one_reader_does_not_end_the_run_of_another
         await assert_ended(server, WAYS["langserve"], stream, SUCCESS)
 
 
+@pytest.mark.parametrize("policy", ["cancel", "continue"])
+async def test_a_middleware_with_a_time_out_of_its_own_is_not_held_up(policy: str) -> None:
+    server, loop = server_of(GatedChain(["a"], before=0)), asyncio.get_running_loop()
+    spent: list[float] = []
+
+    async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await server.app(scope, receive, send)
+            return
+        try:
+            async with asyncio.timeout(0.1):
+                began = loop.time()
+                await server.app(scope, receive, send)
+        except TimeoutError:
+            spent.append(loop.time() - began)
+            await Response(status_code=504)(scope, receive, send)
+
+    answer = await request(timed, "POST", "/chain/invoke", json={**ONE, "on_disconnect": policy})
+    assert answer.status == 504
+    assert spent[0] < 0.9
+    executor = executor_of(server.app)
+    if policy == "cancel":
+        await until(lambda: len(server.ended) == 1)
+        assert server.ended[0].cancel_reason == "client_disconnect"
+    else:
+        assert len(executor.live) == 1
+        await executor.shutdown()
+
+
 async def test_no_run_is_started_by_a_server_that_has_stopped() -> None:
     server = server_of(answering(1))
     await executor_of(server.app).shutdown()
@@ -706,9 +736,12 @@ async def test_a_log_past_its_bound_keeps_its_end(bound: str, accept: str) -> No
 @pytest.mark.parametrize("name", ["langserve", "ids", "ndjson", "text"])
 async def test_a_reader_that_logs_past_their_bound_leave_behind_is_told(name: str) -> None:
     way = WAYS[name]
-    tokens = list(map(str, range(200)))
-    chain = GatedChain(tokens, before=1)
-    server = server_of(chain, max_log_bytes=4000)
+    chain = GatedChain(["x" * 2000] * 200, before=1)
+    server = server_of(chain, max_log_bytes=1_000_000)
+    store, another = executor_of(server.app).store, RunId("0d0f0000-1111-4222-8333-444455556666")
+    other = RunRecord(run_id=another, path="/other", mode="stream", status="running", created_at=0)
+    await store.create(other, log=True)
+    await store.append(another, [Event(0, "data", b"x" * 950_000)])
     async with (
         no_task_left(),
         open_stream(

@@ -31,8 +31,6 @@ MOUNTS: dict[str, Callable[[], Any]] = {
         ("CHAINSERVE_RUN_TIMEOUT", "soon", "CHAINSERVE_RUN_TIMEOUT is 'soon': Input should be a"),
         ("CHAINSERVE_MAX_BODY_BYTES", "0", "Input should be greater than 0."),
         ("CHAINSERVE_ON_DISCONNECT", "stop", "Input should be 'cancel' or 'continue'."),
-        ("PORT", "http", "PORT is 'http': Input should be a valid integer"),
-        ("CHAINSERVE_PORT", "70000", "CHAINSERVE_PORT is '70000': Input should be less than"),
         ("CHAINSERVE_CORS_ORIGINS", "null", "CHAINSERVE_CORS_ORIGINS is 'null': 'null' is every"),
     ],
 )
@@ -50,6 +48,56 @@ def test_a_wrong_value_is_refused_when_the_server_is_set_up(
     assert str(refused.value).startswith(f"The settings cannot be used. {variable} is ")
     assert says in str(refused.value)
     assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PORT", "http", "PORT is 'http': Input should be a valid integer"),
+        ("CHAINSERVE_PORT", "70000", "CHAINSERVE_PORT is '70000': Input should be less than"),
+    ],
+)
+def test_a_wrong_port_is_refused_where_it_is_ours_to_listen_on(
+    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    add_routes(FastAPI(), echo(), path="/chain")
+    with pytest.raises(ConfigurationError) as refused:
+        create_app([])
+
+    assert says in str(refused.value)
+
+
+def test_a_service_of_our_name_in_kubernetes_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        "CHAINSERVE_SERVICE_HOST": "10.0.0.5",
+        "CHAINSERVE_SERVICE_PORT": "80",
+        "CHAINSERVE_SERVICE_PORT_HTTP": "80",
+        "CHAINSERVE_PORT": "tcp://10.0.0.5:80",
+        "CHAINSERVE_PORT_80_TCP": "tcp://10.0.0.5:80",
+        "CHAINSERVE_PORT_80_TCP_ADDR": "10.0.0.5",
+    }
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+
+    assert read_settings().port == 8000
+    assert [*unknown_variables(told)] == []
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHAINSERVE_RUN_TIMEOUT", "")
+    monkeypatch.setenv("PORT", "")
+
+    assert read_settings() == Settings(port=8000, run_timeout=3600)
+
+
+def test_a_router_with_settings_of_its_own_reads_no_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = create_app([], Settings())
+    monkeypatch.setenv("CHAINSERVE_RUN_TIMEOUT", "soon")
+
+    add_routes(app, echo(), path="/chain")
 
 
 def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

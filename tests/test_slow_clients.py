@@ -177,6 +177,32 @@ async def test_a_second_request_does_not_save_a_client_that_never_reads_from_the
         assert await client.closed_by_server()
 
 
+@pytest.mark.parametrize("size", [100_000, 1_500_000, 1_990_000, 5_000_000])
+async def test_a_reader_at_full_speed_loses_nothing_however_large_the_chunks(size: int) -> None:
+    count = 20_000_000 // size
+    app = make_app(streaming(*["x" * size] * count), settings=Settings(max_run_log_bytes=2_000_000))
+    async with serve(app) as server, await RawConnection.open(server.port) as client:
+        await client.send_request("POST", "/chain/stream", json={"input": 1})
+        await client.read_head()
+        body = await client.read_body()
+
+    events = decode_events(body)
+    assert [event.event for event in events] == ["metadata", *["data"] * count, "end"]
+
+
+async def test_waiting_for_a_reader_is_no_pause_of_the_chain() -> None:
+    settings = Settings(max_run_log_bytes=2_000_000, idle_timeout=0.2)
+    app = make_app(streaming(*["x" * 100_000] * 200), settings=settings)
+    async with serve(app) as server, await RawConnection.open(server.port) as client:
+        await client.send_request("POST", "/chain/stream", json={"input": 1})
+        await server.until_write_paused()
+        await read_steadily(client, 0.6)
+        await client.read_head()
+        body = await client.read_body()
+
+    assert decode_events(body)[-1].event == "end"
+
+
 async def test_a_run_waits_for_its_reader_before_it_drops_what_was_not_read() -> None:
     chunks = ["x" * 10_000] * 2_000
     settings = Settings(max_run_log_bytes=2_000_000, send_timeout=5)

@@ -114,6 +114,7 @@ async def read_log(
     return EventStreamResponse(
         runtime.executor,
         record.run_id,
+        record.epoch,
         wire,
         runtime.pace,
         after=after,

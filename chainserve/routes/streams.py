@@ -128,6 +128,7 @@ class StreamRoutes:
         return EventStreamResponse(
             runtime.executor,
             run.id,
+            run.epoch,
             wire,
             runtime.pace,
             resumable=asked.resumable or asked.idempotency_key is not None,

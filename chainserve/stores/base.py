@@ -134,7 +134,7 @@ class EventStore(Protocol):
         """Append events in order; ignore those that are there and any to an ended log."""
 
     async def read_after(
-        self, run_id: RunId, after: int, *, max_bytes: int = 65536
+        self, run_id: RunId, after: int, *, epoch: str | None = None, max_bytes: int = 65536
     ) -> tuple[Sequence[Event], bool]:
         """Return the events after a cursor, and whether there are more.
 
@@ -142,7 +142,7 @@ class EventStore(Protocol):
         past it.
 
         Raises:
-            LogNotFoundError: There is no such log.
+            LogNotFoundError: There is no such log, or not of this epoch.
             LogTruncatedError: The event after the cursor was dropped to stay within a bound.
         """
 

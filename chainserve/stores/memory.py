@@ -173,12 +173,12 @@ class MemoryStore:
             wake(False)
 
     async def read_after(
-        self, run_id: RunId, after: int, *, max_bytes: int = 65536
+        self, run_id: RunId, after: int, *, epoch: str | None = None, max_bytes: int = 65536
     ) -> tuple[Sequence[Event], bool]:
         """Return the events after a cursor, and whether there are more."""
         self.expire()
         run = self._runs.get(run_id)
-        if run is None or run.log is None:
+        if run is None or run.log is None or epoch not in (None, run.record.epoch):
             raise LogNotFoundError(run_id)
         return run.log.read_after(after, max_bytes)
 
