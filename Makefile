@@ -11,9 +11,10 @@ BIN := $(VENV)/bin
 PIP := PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip --quiet
 UV_VERSION := 0.13.9
 UV := UV_PYTHON_DOWNLOADS=never .tools/bin/uv
+# Older pips take a requirement with extras for another project than its pin without them.
 COMPILE = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet \
-	--extra all $(UPGRADE)
+	--no-strip-extras --extra all $(UPGRADE)
 
 # Shell text that sets $$python, or says what is missing.
 define find_python
