@@ -1,5 +1,6 @@
 """What a run tells of itself while LangChain runs it: its final output and its token usage."""
 
+import sys
 from typing import Any
 from uuid import UUID
 
@@ -12,17 +13,30 @@ NOTHING: Any = object()
 """The output of a run that has told none."""
 
 
-class RunObserver(BaseCallbackHandler):
-    """Notes the output of one root run and the usage of all models below it.
+_ASKING = 1 if sys.version_info >= (3, 12) else 2
+"""Where the function that asks a handler is; comprehensions had a frame of their own once."""
 
-    It runs inline: LangChain would start a task, or hop to a thread, for each token otherwise.
+
+class InlineHandler(BaseCallbackHandler):
+    """A handler that LangChain calls in place: else it starts a task, or a thread, for each token.
+
+    langchain-core's `AsyncCallbackManager.on_llm_start` tells no other handler of the start of a
+    completion model where one runs inline. So there, and there alone, it is said not to.
+    """
+
+    @property
+    def run_inline(self) -> bool:  # type: ignore[override]
+        """Whether the handler is called in place."""
+        return sys._getframe(_ASKING).f_code.co_name != "on_llm_start"
+
+
+class RunObserver(InlineHandler):
+    """Notes the output of one root run and the usage of all models below it.
 
     Attributes:
         output: What the root run returned, or `NOTHING`.
         usage: The tokens of all models together; None if none counted them.
     """
-
-    run_inline = True
 
     def __init__(self, run_id: UUID) -> None:
         self._run_id = run_id

@@ -180,14 +180,33 @@ class _Batch(Work):
         return super().result(index) if outputs is None else outputs[index]
 
 
-class _Stream(Work):
-    """Runs once, chunk by chunk."""
-
-    mode = "stream"
+class StreamedWork(Work):
+    """Runs once, and yields as it goes."""
 
     def __init__(self, *args: Any, keep_chunks: bool) -> None:
         super().__init__(*args)
         self._kept: list[Any] | None = [] if keep_chunks else None
+
+    def result(self, index: int) -> Any:
+        """Return the final output; of a run that did not come to it, what it has said."""
+        output = super().result(index)
+        return _sum(self._kept) if output is None and self._kept else output
+
+    def _written_output(self) -> bytes | None:
+        """Return the final output for the run's record; the stream does not fail with it."""
+        output = self._observers[0].output
+        if output is NOTHING:
+            return None
+        try:
+            return self._execution.dump_output(output)
+        except Exception:  # noqa: BLE001 - a chain's objects and its serializer may raise anything
+            return None
+
+
+class _Stream(StreamedWork):
+    """Runs once, chunk by chunk."""
+
+    mode = "stream"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         [value], [config] = self.inputs, self._observed()
@@ -203,20 +222,6 @@ class _Stream(Work):
         if count == 1 and self._observers[0].output is NOTHING:
             self._observers[0].output = chunk  # A runnable of its own kind need not tell callbacks.
         self.outputs = [self._written_output()]
-
-    def result(self, index: int) -> Any:
-        output = super().result(index)
-        return _sum(self._kept) if output is None and self._kept else output
-
-    def _written_output(self) -> bytes | None:
-        """Return the final output for the run's record; the stream does not fail with it."""
-        output = self._observers[0].output
-        if output is NOTHING:
-            return None
-        try:
-            return self._execution.dump_output(output)
-        except Exception:  # noqa: BLE001 - a chain's objects and its serializer may raise anything
-            return None
 
 
 def _sum(chunks: Sequence[Any]) -> Any:

@@ -126,6 +126,31 @@ def stream(models: BodyModels) -> Documentation:
     return _streaming(_described(documented, "Stream", description, *_BODY, 404, 410), _STARTED)
 
 
+def stream_log(models: BodyModels) -> Documentation:
+    """Describe `POST stream_log`."""
+    description = (
+        "Run the chain once and stream what happens inside it, as patches of a run log: "
+        '`{"ops": [...]}`, JSON Patch operations (RFC 6902).'
+    )
+    return _stream_of_steps(models, "Stream log", description)
+
+
+def stream_events(models: BodyModels) -> Documentation:
+    """Describe `POST stream_events`."""
+    description = (
+        "Run the chain once and stream what happens inside it, as LangChain's stream events: "
+        '`{"event", "data", "name", "tags", "run_id", "metadata", "parent_ids"}`.'
+    )
+    return _stream_of_steps(models, "Stream events", description)
+
+
+def _stream_of_steps(models: BodyModels, summary: str, description: str) -> Documentation:
+    """Describe a stream of what happens inside a run."""
+    described = stream(models)
+    described["endpoint"].__annotations__["body"] = models.events_request
+    return {**described, "summary": summary, "description": description}
+
+
 def stream_by_get(_: BodyModels) -> Documentation:
     """Describe `GET stream`."""
 

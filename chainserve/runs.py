@@ -24,7 +24,14 @@ from chainserve.hooks import EndedRun, OnEnd, TranslateError
 from chainserve.pacing import Follower
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.translation import translate
-from chainserve.types import CancelReason, DisconnectMode, RunId, RunMode, RunStatus
+from chainserve.types import (
+    STREAM_MODES,
+    CancelReason,
+    DisconnectMode,
+    RunId,
+    RunMode,
+    RunStatus,
+)
 from chainserve.wire.events import Event, end_event, error_event
 from chainserve.wire.sse import exact
 
@@ -76,7 +83,7 @@ class Run:
 
     Attributes:
         ids: Its run ids; one for each input of a batch.
-        mode: `invoke`, `batch` or `stream`.
+        mode: What it does with its runnable.
         epoch: Tells it from other runs that had the same id.
         status: Its state.
         outputs: JSON text of its outputs, once it has succeeded; None for one that is not known.
@@ -130,7 +137,12 @@ class Run:
     @property
     def has_log(self) -> bool:
         """Whether it writes its events to a log."""
-        return self.mode == "stream" or self.options.log
+        return self.streams or self.options.log
+
+    @property
+    def streams(self) -> bool:
+        """Whether it writes chunks as they come."""
+        return self.mode in STREAM_MODES
 
     @property
     def is_over(self) -> bool:
@@ -231,11 +243,11 @@ class Run:
             "status": self.status,
             "duration_ms": _milliseconds(now - self.started_at),
         }
-        if self.mode == "stream":
+        if self.streams:
             fields["chunks"] = self.next_seq - 1
         if self.mode == "batch":
             fields["runs"] = len(self.ids)
-        if self.first_chunk_at is not None and self.mode == "stream":
+        if self.first_chunk_at is not None and self.streams:
             fields["first_chunk_ms"] = _milliseconds(self.first_chunk_at - self.started_at)
         if self.error is not None:
             fields["code"] = self.error.code
@@ -247,7 +259,7 @@ class Run:
         """Return the deadline that comes first: its name, its length, and when it began."""
         options = self.options
         deadlines = [("run_timeout", options.run_timeout, self.started_at)]
-        if self.mode == "stream":
+        if self.streams:
             if self.last_chunk_at is None:
                 if options.first_event_timeout is not None:
                     deadlines.append(

@@ -120,3 +120,62 @@ def _plain(obj: Any) -> Any:
 def _shortened(path: str) -> str:
     """Return the two ends of a long path."""
     return path if len(path) <= 80 else f"{path[:40]}…{path[-40:]}"
+
+
+def dumps_any(obj: Any) -> bytes:
+    """Return any object as JSON text; never fails.
+
+    What has no JSON form is told in the way of LangChain's `dumpd`, as
+    `{"lc": 1, "type": "not_implemented", "id": [...], "repr": "..."}` with at most 1,000 characters
+    of its repr. A lone surrogate becomes a question mark, a key that is no text the text of it.
+    """
+    return orjson.dumps(_writable(obj, ()))
+
+
+def _writable(obj: Any, around: tuple[int, ...]) -> Any:
+    """Return what orjson writes in the place of an object; `around` identifies what holds it."""
+    if id(obj) in around or len(around) > _MAX_DEPTH // 2:
+        return _told(obj, "…")
+    within = (*around, id(obj))
+    try:
+        if isinstance(obj, BaseModel):
+            return _writable(obj.model_dump(), within)
+        if isinstance(obj, dict):
+            return {_key(key): _writable(value, within) for key, value in [*obj.items()]}
+        if isinstance(obj, list | tuple):
+            return [_writable(value, within) for value in [*obj]]
+        if isinstance(obj, str):
+            obj = _text(obj)
+        return orjson.Fragment(orjson.dumps(obj))
+    except Exception:  # noqa: BLE001 - these are a chain's objects, whose methods may raise anything
+        return _told(obj)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return _text(key)
+    try:
+        return _text(str(key))
+    except Exception:  # noqa: BLE001 - as above
+        return type(key).__name__
+
+
+def _text(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+_MAX_REPR = 1000
+"""How many characters are told of an object that has no JSON form."""
+
+
+def _told(obj: Any, shown: str | None = None) -> dict[str, Any]:
+    """Return what LangChain's `dumpd` tells of an object that has no JSON form."""
+    cls = obj if isinstance(obj, type) else type(obj)
+    if shown is None:
+        try:
+            shown = _text(repr(obj))
+        except Exception:  # noqa: BLE001 - as above
+            shown = f"<{cls.__name__}>"
+    id_ = [*cls.__module__.split("."), cls.__qualname__]
+    shown = shown if len(shown) <= _MAX_REPR else f"{shown[:_MAX_REPR]}…"
+    return {"lc": 1, "type": "not_implemented", "id": id_, "repr": shown}

@@ -57,10 +57,11 @@ def add_routes(
 ) -> None:
     """Mount a chain's routes on an application.
 
-    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET stream`, the run routes (`runs`),
-    `GET playground/`, `GET input_schema`, `GET output_schema` and `GET config_schema`, as far as
-    the endpoint lists allow, each also below `c/{config_hash}`. Nothing else about the application
-    changes, but that runs are ended with its lifespan.
+    Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET stream`, `POST stream_log`,
+    `POST stream_events`, the run routes (`runs`), `GET playground/`, `GET input_schema`,
+    `GET output_schema` and `GET config_schema`, as far as the endpoint lists allow, each also below
+    `c/{config_hash}`. Nothing else about the application changes, but that runs are ended with its
+    lifespan.
 
     Args:
         app: A `FastAPI` application, mounted ones included, or an `APIRouter`.
@@ -207,6 +208,9 @@ def _add_verbs(add: "_Adder", starter: RunStarter) -> None:
     add.route(
         "stream", POST=(streams.post, openapi.stream), GET=(streams.get, openapi.stream_by_get)
     )
+    logs, events = StreamRoutes(starter, "stream_log"), StreamRoutes(starter, "stream_events")
+    add.route("stream_log", POST=(logs.post, openapi.stream_log))
+    add.route("stream_events", POST=(events.post, openapi.stream_events))
 
 
 def _add_runs(add: "_Adder", runs: RunRoutes) -> None:

@@ -10,10 +10,13 @@ RunStatus: TypeAlias = Literal[
 ]
 """The state of a run; the last five are final."""
 
-RunMode: TypeAlias = Literal["invoke", "batch", "stream"]
+RunMode: TypeAlias = Literal["invoke", "batch", "stream", "stream_log", "stream_events"]
 """What a run does with its runnable."""
 
-BACKGROUND_MODES: tuple[RunMode, ...] = ("stream", "invoke")
+STREAM_MODES: frozenset[RunMode] = frozenset({"stream", "stream_log", "stream_events"})
+"""The modes that write chunks as they come."""
+
+BACKGROUND_MODES: tuple[RunMode, ...] = ("stream", "invoke", "stream_log", "stream_events")
 """What a run that is started by `POST runs` may do, each where its endpoint is enabled."""
 
 EventName: TypeAlias = Literal["metadata", "data", "error", "end", "gap"]
@@ -54,6 +57,8 @@ SERVED_ENDPOINTS: frozenset[EndpointName] = frozenset(
         "invoke",
         "batch",
         "stream",
+        "stream_log",
+        "stream_events",
         "playground",
         "input_schema",
         "output_schema",

@@ -159,8 +159,33 @@ class InvokeEnvelope(BaseModel):
     config: dict[str, Any] | None = None
     on_disconnect: DisconnectMode | None = None
 
+    @property
+    def filters(self) -> dict[str, Sequence[str] | None]:
+        """The members that choose of which steps a stream tells, by name."""
+        return {}
 
-class RunEnvelope(InvokeEnvelope):
+
+class EventsEnvelope(InvokeEnvelope):
+    """The members of a `stream_log` or `stream_events` body; `diff` is not used, as in LangServe.
+
+    A step is told of if one of the `include` members names it, or none is there, and none of the
+    `exclude` members does.
+    """
+
+    include_names: Sequence[str] | None = None
+    include_types: Sequence[str] | None = None
+    include_tags: Sequence[str] | None = None
+    exclude_names: Sequence[str] | None = None
+    exclude_types: Sequence[str] | None = None
+    exclude_tags: Sequence[str] | None = None
+
+    @property
+    def filters(self) -> dict[str, Sequence[str] | None]:
+        """The members that choose of which steps a stream tells, by name."""
+        return {name: getattr(self, name) for name in _FILTERS}
+
+
+class RunEnvelope(EventsEnvelope):
     """The members of a `runs` body; without a mode it is the chain's first."""
 
     mode: str | None = None
@@ -174,7 +199,7 @@ class BatchEnvelope(BaseModel):
     on_disconnect: DisconnectMode | None = None
 
 
-_Envelope = TypeVar("_Envelope", InvokeEnvelope, RunEnvelope, BatchEnvelope)
+_Envelope = TypeVar("_Envelope", InvokeEnvelope, EventsEnvelope, RunEnvelope, BatchEnvelope)
 
 
 def validate_envelope(model: type[_Envelope], body: Any) -> _Envelope:
@@ -202,6 +227,7 @@ class BodyModels:
     """The models of a chain's bodies, for the OpenAPI document."""
 
     invoke_request: type[BaseModel]
+    events_request: type[BaseModel]
     invoke_response: type[BaseModel]
     batch_request: type[BaseModel]
     batch_response: type[BaseModel]
@@ -224,6 +250,10 @@ def body_models(
         DisconnectMode | None,
         Field(None, description="What becomes of the run when its last reader leaves."),
     )
+    steps: dict[str, Any] = {
+        name: (list[str] | None, Field(None, description=f"Steps with one of these {what}."))
+        for name, what in _FILTERS.items()
+    }
     mode: Any = (str | None, None)
     if modes:
         mode = (
@@ -238,6 +268,14 @@ def body_models(
             kwargs=kwargs,
             on_disconnect=on_disconnect,
         ),
+        events_request=create_model(
+            f"{namespace}EventsRequest",
+            input=input_,
+            config=one_config,
+            kwargs=kwargs,
+            on_disconnect=on_disconnect,
+            **steps,
+        ),
         run_request=create_model(
             f"{namespace}RunRequest",
             input=input_,
@@ -245,6 +283,7 @@ def body_models(
             kwargs=kwargs,
             mode=mode,
             on_disconnect=on_disconnect,
+            **steps,
         ),
         invoke_response=create_model(
             f"{namespace}InvokeResponse",
@@ -264,6 +303,17 @@ def body_models(
             metadata=(BatchResponseMetadata, ...),
         ),
     )
+
+
+_FILTERS = {
+    "include_names": "names are told of",
+    "include_types": "types are told of",
+    "include_tags": "tags are told of",
+    "exclude_names": "names are left out",
+    "exclude_types": "types are left out",
+    "exclude_tags": "tags are left out",
+}
+"""The members of a body that choose steps, and what they do to those that have one."""
 
 
 def documented(model: type[BaseModel], name: str) -> Any:

@@ -70,7 +70,16 @@ def at_chain(package: Package, runnable: Runnable[Any, Any], options: Mapping[st
 
 
 _LISTS = {"enabled_endpoints", "disabled_endpoints"}
-_ENDPOINTS = ("invoke", "batch", "stream", "input_schema", "output_schema", "config_schema")
+_ENDPOINTS = (
+    "invoke",
+    "batch",
+    "stream",
+    "stream_log",
+    "stream_events",
+    "input_schema",
+    "output_schema",
+    "config_schema",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,7 +118,14 @@ async def test_the_list_of_chains_describes_each_in_full(shipped: FastAPI) -> No
         assert entry["title"]
         assert entry["description"]
         assert entry["examples"]
-        assert {*VERBS, "input_schema", "output_schema", "config_schema"} <= {*entry["endpoints"]}
+        assert {
+            *VERBS,
+            "stream_log",
+            "stream_events",
+            "input_schema",
+            "output_schema",
+            "config_schema",
+        } <= {*entry["endpoints"]}
         assert entry["model"] == "offline-demo"
         assert entry["streams"] is True
 
@@ -127,7 +134,7 @@ async def test_the_list_of_chains_names_only_the_endpoints_that_answer() -> None
     chain = Chain(path="/chain", runnable=echo(), enabled_endpoints=["invoke", "stream_log"])
     [entry] = (await request(create_app([chain], Settings()), "GET", "/chains")).json()
 
-    assert entry["endpoints"] == ["invoke", "runs"]
+    assert entry["endpoints"] == ["invoke", "stream_log", "runs"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

@@ -39,6 +39,7 @@ LEVEL = {
     "connection": 3,
     "pacing": 3,
     "execution": 4,
+    "intermediate": 5,
     "runs": 5,
     "executor": 6,
     "responses": 7,

@@ -44,6 +44,7 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parent.parent
 PROBLEMS = {"413", "415", "422", "500"}
 STREAMS = {"text/event-stream", "application/x-ndjson", "text/plain"}
+STEPS = ["stream_log", "stream_events"]
 RUN_ROUTES = ["runs", "runs/{run_id}", "runs/{run_id}/stream", "runs/{run_id}/cancel"]
 Document = dict[str, Any]
 
@@ -436,7 +437,7 @@ async def test_a_sub_application_has_a_valid_document_of_its_own() -> None:
     assert sub.status == 200
     document: Any = sub.json()
     OpenAPIV31SpecValidator(document).validate()
-    names = [*VERBS, *RUN_ROUTES, *SCHEMAS]
+    names = [*VERBS, *STEPS, *RUN_ROUTES, *SCHEMAS]
     assert set(document["paths"]) == {f"/chain/{name}" for name in names}
 
 
@@ -910,6 +911,8 @@ async def test_tags_and_names_of_a_chain_are_in_the_document() -> None:
         "Batch",
         "Stream",
         "Stream by GET",
+        "Stream log",
+        "Stream events",
         "Start a run",
         "List runs",
         "Show a run",

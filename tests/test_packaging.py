@@ -32,7 +32,9 @@ installs = pytest.mark.timeout(300)
 
 
 def locked_versions(name: str) -> dict[str, str]:
-    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / name).read_text(), flags=re.MULTILINE)
+    pins = re.findall(
+        r"^([\w.-]+)(?:\[[\w,.-]+\])?==(\S+)", (ROOT / name).read_text(), flags=re.MULTILINE
+    )
     return {canonicalize_name(package): version for package, version in pins}
 
 

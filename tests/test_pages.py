@@ -61,8 +61,8 @@ async def test_the_page_learns_of_its_chain_from_chain_json() -> None:
     assert response.json() == {
         **declared,
         "endpoints": [
-            "invoke", "stream", "playground", "input_schema", "config_schema", "output_schema",
-            "config_hashes", "runs",
+            "invoke", "stream", "stream_log", "stream_events", "playground", "input_schema",
+            "config_schema", "output_schema", "config_hashes", "runs",
         ],
         "playground_type": "chat",
     }  # fmt: skip

@@ -306,29 +306,33 @@ async def test_a_bad_body_is_refused_with_its_place(body: Any, place: list[str])
 
 # Modes.
 
+ALL_MODES = ["stream", "invoke", "stream_log", "stream_events"]
+
 
 @pytest.mark.parametrize(
     ("lists", "modes"),
     [
-        ({}, ["stream", "invoke"]),
+        ({}, ALL_MODES),
         ({"enabled_endpoints": ["invoke"]}, ["invoke"]),
         ({"enabled_endpoints": ["stream"]}, ["stream"]),
         ({"enabled_endpoints": ["stream", "INVOKE", "runs"]}, ["stream", "invoke"]),
         ({"enabled_endpoints": ["batch", "input_schema"]}, []),
         ({"enabled_endpoints": []}, []),
-        ({"disabled_endpoints": ["stream"]}, ["invoke"]),
-        ({"disabled_endpoints": ["invoke"]}, ["stream"]),
-        ({"disabled_endpoints": ["invoke", "stream"]}, []),
+        ({"enabled_endpoints": ["stream_events"]}, ["stream_events"]),
+        ({"disabled_endpoints": ["stream"]}, ["invoke", "stream_log", "stream_events"]),
+        ({"disabled_endpoints": ["invoke"]}, ["stream", "stream_log", "stream_events"]),
+        ({"disabled_endpoints": ["invoke", "stream"]}, ["stream_log", "stream_events"]),
+        ({"disabled_endpoints": ALL_MODES}, []),
         ({"disabled_endpoints": ["runs"]}, []),
         ({"disabled_endpoints": ["Runs"]}, []),
-        ({"disabled_endpoints": []}, ["stream", "invoke"]),
+        ({"disabled_endpoints": []}, ALL_MODES),
     ],
 )
 async def test_modes_and_routes_follow_the_endpoint_lists(
     lists: dict[str, Any], modes: list[str]
 ) -> None:
     app = make_app(streaming("a"), **lists)
-    for mode in ("stream", "invoke"):
+    for mode in ALL_MODES:
         response = await post_run(app, mode=mode)
         if not modes:
             assert response.status == 404
@@ -359,7 +363,7 @@ async def test_without_run_routes_a_resumable_stream_tells_no_location() -> None
     assert "location" not in response.headers
 
 
-@pytest.mark.parametrize("mode", ["batch", "STREAM", "", "stream_log", "nonsense"])
+@pytest.mark.parametrize("mode", ["batch", "STREAM", "", "playground", "nonsense"])
 async def test_an_unknown_mode_is_refused_and_the_modes_are_named(mode: str) -> None:
     app = make_app(echo(), enabled_endpoints=["invoke", "stream"])
     response = await post_run(app, mode=mode)

@@ -44,7 +44,7 @@ class LangServeRoutes:
         read = await self._starter.read(request)
         body = validate_envelope(InvokeEnvelope, read.data)
         config = await self._starter.config(body.config, read.request, "invoke")
-        work = self._execution.invoke(self._execution.parse_input(body.input, config), config)
+        work = self._starter.work("invoke", body.input, config)
         asked = Asked(
             endpoint="invoke",
             content=read.text,

@@ -134,17 +134,13 @@ class RunRoutes:
 
     async def _work(self, body: RunEnvelope, request: Request) -> Work:
         """Return what a run in the asked mode does."""
-        modes = self._starter.chain.modes
-        mode = modes[0] if body.mode is None else body.mode
-        if mode not in modes:
+        modes = {str(mode): mode for mode in self._starter.chain.modes}
+        mode = next(iter(modes.values())) if body.mode is None else modes.get(body.mode)
+        if mode is None:
             message = f"The modes of this chain are: {', '.join(modes)}"
-            raise input_error("literal_error", ("mode",), message, mode)
+            raise input_error("literal_error", ("mode",), message, body.mode)
         config = await self._starter.config(body.config, request, "runs")
-        value = self._starter.execution.parse_input(body.input, config)
-        if mode == "invoke":
-            return self._starter.execution.invoke(value, config)
-        keep_chunks = self._starter.chain.on_end is not None
-        return self._starter.execution.stream(value, config, keep_chunks=keep_chunks)
+        return self._starter.work(mode, body.input, config, body.filters)
 
     async def _record(self, request: Request, run_id: RunId) -> RunRecord:
         """Return the record of a run that was started or found just now."""

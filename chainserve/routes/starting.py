@@ -19,12 +19,13 @@ from chainserve.errors import (
     RunNotFoundError,
 )
 from chainserve.execution import Execution, Work
+from chainserve.intermediate import Filters, StreamEventsWork, StreamLogWork
 from chainserve.observability import request_id_of
 from chainserve.routes.requests import Body, header, read_json
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
-from chainserve.types import DisconnectMode, EndpointName, RunId
+from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
 from chainserve.wire.negotiation import Preferences
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
@@ -80,6 +81,37 @@ class RunStarter:
         """Return the config of a run, from the URL's hash, the body and the server's own part."""
         config_hash = request.path_params.get("config_hash", "")
         return await self._configs.build(sent, request, endpoint=endpoint, config_hash=config_hash)
+
+    def work(
+        self, mode: RunMode, value: Any, config: RunnableConfig, filters: Filters | None = None
+    ) -> Work:
+        """Return what a run for one input does.
+
+        Args:
+            mode: What it does with the runnable; not `batch`.
+            value: The input as plain JSON data.
+            config: The config of the run.
+            filters: Which steps the caller wants to be told of, in modes that tell of steps.
+
+        Raises:
+            InvalidInputError: The data does not fit the input schema.
+        """
+        chain, execution = self.chain, self.execution
+        checked = execution.parse_input(value, config)
+        if mode == "invoke":
+            return execution.invoke(checked, config)
+        keep_chunks = chain.on_end is not None
+        if mode == "stream":
+            return execution.stream(checked, config, keep_chunks=keep_chunks)
+        steps: dict[str, Any] = {
+            "filters": filters or {},
+            "allowed": chain.stream_log_name_allow_list,
+            "keep_chunks": keep_chunks,
+        }
+        if mode == "stream_log":
+            return StreamLogWork(execution, checked, config, **steps)
+        version = chain.astream_events_version
+        return StreamEventsWork(execution, checked, config, version=version, **steps)
 
     async def start(self, request: Request, work: Work, asked: Asked) -> Run | PastRun:
         """Start the run; or return the one that its idempotency key started before.

@@ -1,9 +1,8 @@
-"""Starting a run and streaming it: `POST stream`, `GET stream`, and the tutorial's plain route."""
+"""Starting a run and streaming it: the stream routes, and the tutorial's plain route."""
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
-from langchain_core.runnables import RunnableConfig
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,22 +22,26 @@ from chainserve.routes.requests import answers_errors
 from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of, preferences
 from chainserve.runtime import runtime_of
 from chainserve.types import DisconnectMode
-from chainserve.validation import InvokeEnvelope, input_error, validate_envelope
+from chainserve.validation import EventsEnvelope, InvokeEnvelope, input_error, validate_envelope
 from chainserve.wire.projections import EVENT_STREAM, LangServeWire
+
+_Mode: TypeAlias = Literal["stream", "stream_log", "stream_events"]
 
 
 class StreamRoutes:
-    """The handlers of one chain's `stream`.
+    """The handlers of one chain's `stream`, `stream_log` or `stream_events`.
 
     Args:
         starter: Starts the chain's runs.
+        mode: Which of them; the endpoint has its name.
     """
 
     segments = 1
     """How many segments of a request's path are the route's own."""
 
-    def __init__(self, starter: RunStarter) -> None:
+    def __init__(self, starter: RunStarter, mode: _Mode = "stream") -> None:
         self._starter = starter
+        self._mode: _Mode = mode
         self._tells_location = "runs" in starter.chain.endpoints
 
     @answers_errors
@@ -47,19 +50,20 @@ class StreamRoutes:
         body = await self._starter.read(request)
         media_type = accepted(request, strict=False)
         if cursor_text(request):
-            await self._starter.config(None, body.request, "stream")
+            await self._starter.config(None, body.request, self._mode)
             return await self._resume(request, media_type)
         envelope = self._envelope(body.data)
-        config = await self._starter.config(envelope.config, body.request, "stream")
+        config = await self._starter.config(envelope.config, body.request, self._mode)
         asked = Asked(
-            endpoint="stream",
+            endpoint=self._mode,
             content=body.text,
             idempotency_key=idempotency_key_of(request),
             on_disconnect=envelope.on_disconnect,
             resumable=self._may_be_resumed(request),
             segments=self.segments,
         )
-        return await self._stream(request, self._work(envelope.input, config), asked, media_type)
+        work = self._starter.work(self._mode, envelope.input, config, envelope.filters)
+        return await self._stream(request, work, asked, media_type)
 
     @answers_errors
     async def get(self, request: Request) -> Response:
@@ -83,11 +87,14 @@ class StreamRoutes:
             resumable=True,
             segments=self.segments,
         )
-        return await self._stream(request, self._work(value, config), asked, media_type)
+        work = self._starter.work("stream", value, config)
+        return await self._stream(request, work, asked, media_type)
 
     def _envelope(self, body: Any) -> InvokeEnvelope:
         """Return what a body asks for."""
-        return validate_envelope(InvokeEnvelope, body)
+        if self._mode == "stream":
+            return validate_envelope(InvokeEnvelope, body)
+        return validate_envelope(EventsEnvelope, body)
 
     def _may_be_resumed(self, request: Request) -> bool:
         """Tell whether the answer to a POST has ids."""
@@ -96,11 +103,6 @@ class StreamRoutes:
     def _text_events(self, request: Request) -> bool:
         """Tell whether events are unnamed and have text."""
         return wants_text_events(request)
-
-    def _work(self, value: Any, config: RunnableConfig) -> Work:
-        execution, chain = self._starter.execution, self._starter.chain
-        checked = execution.parse_input(value, config)
-        return execution.stream(checked, config, keep_chunks=chain.on_end is not None)
 
     async def _resume(self, request: Request, media_type: str) -> Response:
         return await resume(
@@ -117,7 +119,7 @@ class StreamRoutes:
         """Start the run, or find the one of its key, and answer its log from the start."""
         runtime, text_events = runtime_of(request), self._text_events(request)
         run = await self._starter.start(request, work, asked)
-        wire: Wire = LangServeWire()
+        wire: Wire = LangServeWire(tells_run_id=self._mode == "stream")
         headers: dict[str, str] = {}
         if media_type != EVENT_STREAM or asked.resumable:
             wire = wire_of(media_type, run.id, run.epoch, runtime, text_events=text_events)

@@ -41,10 +41,14 @@ _HEADERS: Mapping[str, str] = {
 
 
 class LangServeWire:
-    """The bytes of LangServe 0.3.3's `/stream`, for one reader that starts at the first event.
+    """The bytes of LangServe 0.3.3's streams, for one reader that starts at the first event.
 
     `metadata` is held back until the first chunk and absent if none comes; `end` has no data; there
     are no ids.
+
+    Args:
+        tells_run_id: Whether there is `metadata`; LangServe has it in `/stream` alone, for the
+            chunks of the others tell the run's id.
     """
 
     media_type = EVENT_STREAM
@@ -52,7 +56,8 @@ class LangServeWire:
     resumable = False
     cuts_on_error = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells_run_id: bool = True) -> None:
+        self._tells_run_id = tells_run_id
         self._metadata: bytes | None = None
 
     def project(self, events: Sequence[Event]) -> Iterator[bytes]:
@@ -65,7 +70,8 @@ class LangServeWire:
                     self._metadata = None
                 frames += (_DATA_PREFIX, event.data, _DATA_SUFFIX)
             elif event.event == "metadata":
-                self._metadata = encode_event("metadata", event.data)
+                if self._tells_run_id:
+                    self._metadata = encode_event("metadata", event.data)
             else:
                 if frames:
                     yield b"".join(frames)

@@ -1,0 +1,166 @@
+"""What happens inside a run, told as it happens: `stream_log` and `stream_events`.
+
+LangChain deprecates `astream_log`, which LangServe's clients ask for. What is behind it is called
+here: the method itself would warn the server's log of what its callers do.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeAlias, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tracers import log_stream
+from langchain_core.tracers.schemas import Run as TracedRun
+
+from chainserve.execution import Execution, StreamedWork
+from chainserve.serialization import dumps_any
+from chainserve.wire.sse import json_line
+
+Filters: TypeAlias = Mapping[str, Sequence[str] | None]
+"""LangChain's `include_names`, `include_types`, `include_tags` and the same with `exclude`."""
+
+
+class _IntermediateWork(StreamedWork):
+    """Runs once, and tells of its steps.
+
+    Nothing that a step says makes the run fail: what has no JSON form is told as its repr.
+
+    Args:
+        execution: The chain's runnable.
+        value: The chain's input.
+        config: The config of the run.
+        filters: Which steps the caller wants to be told of.
+        allowed: The names of the steps that callers may be told of; all when None. The root run,
+            which `stream` tells of too, always is.
+        keep_chunks: Whether what a run has said shall be known also when it does not succeed.
+    """
+
+    def __init__(
+        self,
+        execution: Execution,
+        value: Any,
+        config: RunnableConfig,
+        *,
+        filters: Filters,
+        allowed: Collection[str] | None,
+        keep_chunks: bool = False,
+    ) -> None:
+        super().__init__(execution, [value], [config], keep_chunks=keep_chunks)
+        self._filters: dict[str, Any] = dict(filters)
+        self._allowed = None if allowed is None else frozenset(allowed)
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        [value], [config] = self.inputs, self._observed()
+        async with aclosing(cast("AsyncGenerator[Any]", self._told(value, config))) as told:
+            async for item in told:
+                yield self._line(item)
+        self.outputs = [self._written_output()]
+
+    def _told(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
+        """Yield what the caller is told, as data for the serializer."""
+        raise NotImplementedError
+
+    def _line(self, told: Any) -> bytes:
+        try:
+            return json_line(self._execution.serializer.dumps(told))
+        except Exception:  # noqa: BLE001 - a step's objects and a chain's serializer may raise any
+            return json_line(dumps_any(told))
+
+
+class StreamLogWork(_IntermediateWork):
+    """Tells of the steps as patches of a run log, `{"ops": [JSON Patch operation, ...]}`."""
+
+    mode = "stream_log"
+
+    async def _told(self, value: Any, config: RunnableConfig) -> AsyncGenerator[Any]:
+        async with aclosing(self._patches(value, config)) as patches:
+            async for patch in patches:
+                if self._kept is not None:
+                    self._kept += [op["value"] for op in patch.ops if op["path"] == _ROOT_CHUNK]
+                yield {"ops": patch.ops}
+
+    async def _patches(
+        self, value: Any, config: RunnableConfig
+    ) -> AsyncGenerator[log_stream.RunLogPatch]:
+        runnable = self._execution.runnable
+        if _has_its_own_log(runnable):
+            async for patch in runnable.astream_log(value, config, diff=True, **self._filters):
+                if self._allowed is not None:
+                    # The names are those of another process, and all there is to tell them by.
+                    patch.ops = [op for op in patch.ops if not op["path"].startswith("/logs/")]
+                yield patch
+            return
+        handler = _RunLogHandler(self._allowed, self._filters)
+        patches = log_stream._astream_log_implementation(
+            runnable, value, config, stream=handler, diff=True
+        )
+        async with aclosing(cast("AsyncGenerator[log_stream.RunLogPatch]", patches)) as told:
+            async for patch in told:
+                yield patch
+
+
+_ROOT_CHUNK = "/streamed_output/-"
+"""Where a run log has the chunks of the root run."""
+
+
+class _RunLogHandler(log_stream.LogStreamCallbackHandler):
+    """Leaves out what a caller may not see: steps that are not allowed, and the server's marks."""
+
+    def __init__(self, allowed: Collection[str] | None, filters: Mapping[str, Any]) -> None:
+        super().__init__(auto_close=False, _schema_format="original", **filters)
+        self._allowed = allowed
+
+    def include_run(self, run: TracedRun) -> bool:
+        """Tell whether the log has an entry of a step."""
+        return (self._allowed is None or run.name in self._allowed) and super().include_run(run)
+
+    def _on_run_create(self, run: TracedRun) -> None:
+        extra = run.extra or {}
+        shown = {**extra, "metadata": _public(extra.get("metadata") or {})}
+        super()._on_run_create(run.model_copy(update={"extra": shown}))
+
+
+class StreamEventsWork(_IntermediateWork):
+    """Tells of the steps as LangChain's `StreamEvent`s.
+
+    Args:
+        args: As `_IntermediateWork`.
+        version: The version of the events, `v1` or `v2`.
+        options: As `_IntermediateWork`.
+    """
+
+    mode = "stream_events"
+
+    def __init__(self, *args: Any, version: str, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._version = version
+
+    async def _told(self, value: Any, config: RunnableConfig) -> AsyncGenerator[Any]:
+        options: Any = {**self._filters, "version": self._version}
+        stream = self._execution.runnable.astream_events(value, config, **options)
+        async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
+            async for event in events:
+                is_root = self._is_of_the_root(event)
+                if self._kept is not None and is_root and event["event"].endswith("_stream"):
+                    self._kept.append(event["data"].get("chunk"))
+                if self._allowed is None or is_root or event["name"] in self._allowed:
+                    event["metadata"] = _public(event["metadata"])
+                    yield event
+
+    def _is_of_the_root(self, event: Mapping[str, Any]) -> bool:
+        """Tell whether an event is one of the root run's own; those it sends have other names."""
+        if event["event"] == "on_custom_event":
+            return False
+        # A retriever does not take the run's id, and the first version names no parents.
+        is_root = event["run_id"] == self.run_ids[0]
+        return is_root or (self._version != "v1" and not event["parent_ids"])
+
+
+def _public(metadata: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a step's metadata without what servers note for themselves."""
+    return {key: value for key, value in metadata.items() if not str(key).startswith("__")}
+
+
+def _has_its_own_log(runnable: Runnable[Any, Any]) -> bool:
+    """Tell whether a runnable does not leave it to LangChain, as `RemoteRunnable` does not."""
+    return type(runnable).astream_log is not Runnable.astream_log
