@@ -11,12 +11,14 @@ from chainserve.serialization import Serializer, WellKnownLCSerializer
 from chainserve.version import __version__
 
 if TYPE_CHECKING:
+    from chainserve.api_handler import APIHandler
     from chainserve.app import create_app, run
     from chainserve.registry import discover
     from chainserve.server import add_routes, add_stream_route
     from chainserve.settings import Settings
 
 _NEED_THE_SERVER = {
+    "APIHandler": "chainserve.api_handler",
     "Settings": "chainserve.settings",
     "add_routes": "chainserve.server",
     "add_stream_route": "chainserve.server",
@@ -26,6 +28,7 @@ _NEED_THE_SERVER = {
 }
 
 __all__ = [
+    "APIHandler",
     "Chain",
     "ChainServeError",
     "ConfigurationError",

@@ -58,11 +58,12 @@ class ConfigPipeline:
 
     Attributes:
         schema: The model of what a caller may send.
+        run_name: The path under which its runs are traced.
     """
 
     def __init__(self, chain: Chain, runnable: Runnable[Any, Any], run_name: str) -> None:
         self._chain = chain
-        self._run_name = run_name
+        self.run_name = run_name
         self._keys = tuple(chain.config_keys)
         self._allowed = frozenset(chain.configurable)
         with warnings.catch_warnings():
@@ -82,6 +83,7 @@ class ConfigPipeline:
         *,
         endpoint: str,
         config_hash: str = "",
+        server_config: RunnableConfig | None = None,
     ) -> RunnableConfig:
         """Return the config of a run, without its run id unless the caller or the server chose one.
 
@@ -90,6 +92,7 @@ class ConfigPipeline:
             request: The request, for `per_req_config_modifier`.
             endpoint: The verb, noted in the run's metadata.
             config_hash: The config in the URL; empty where there is none.
+            server_config: What goes before all that the caller sends.
 
         Raises:
             InvalidConfigHashError: The config in the URL cannot be decoded.
@@ -97,6 +100,8 @@ class ConfigPipeline:
             InvalidConfigError: A member may not be set by a caller.
         """
         config = self._projected(sent or {}, config_hash)
+        if server_config:
+            config = merge_configs(config, server_config)
         if self._chain.per_req_config_modifier is not None:
             config = await self._modified(config, request)
         metadata = {
@@ -105,19 +110,26 @@ class ConfigPipeline:
             "__langserve_endpoint": endpoint,
         }
         forced = RunnableConfig(metadata=metadata)
-        if self._run_name:
-            forced["run_name"] = self._run_name
+        if self.run_name:
+            forced["run_name"] = self.run_name
         return merge_configs(config, forced)
 
-    def schema_config(self, config_hash: str) -> RunnableConfig:
-        """Return the config in a URL as far as a caller may set it, on which schemas may depend.
+    def schema_config(
+        self, config_hash: str, server_config: RunnableConfig | None = None
+    ) -> RunnableConfig:
+        """Return the config on which schemas may depend: the one in a URL as far as it is accepted.
+
+        Args:
+            config_hash: The config in the URL; empty where there is none.
+            server_config: What goes before it.
 
         Raises:
             InvalidConfigHashError: The config cannot be decoded.
             InvalidInputError: A member of it has the wrong type.
             InvalidConfigError: A member may not be set by a caller.
         """
-        return self._projected({}, config_hash)
+        config = self._projected({}, config_hash)
+        return merge_configs(config, server_config) if server_config else config
 
     def _projected(self, sent: Mapping[str, Any], config_hash: str) -> RunnableConfig:
         """Return the caller's config as far as a caller may set it, with LangChain's defaults."""

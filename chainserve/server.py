@@ -13,9 +13,7 @@ from starlette.responses import Response
 
 from chainserve import openapi
 from chainserve.chain import Chain, PerRequestConfigModifier
-from chainserve.config import ConfigPipeline
 from chainserve.errors import ConfigurationError
-from chainserve.execution import Execution
 from chainserve.observability import make_logger
 from chainserve.registry import refuse_options, why_stream_fails
 from chainserve.routes.langserve import LangServeRoutes
@@ -29,7 +27,7 @@ from chainserve.runtime import close_with, settings_on
 from chainserve.serialization import Serializer
 from chainserve.settings import unknown_variables
 from chainserve.types import EndpointName, PlaygroundType
-from chainserve.validation import BodyModels, body_models, documented
+from chainserve.validation import BodyModels
 
 _Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
@@ -140,15 +138,14 @@ def add_stream_route(
     _check_environment(router, declared)
     if f"{router.prefix}{path}" in {getattr(route, "path", None) for route in router.routes}:
         raise ConfigurationError(f"There is a route at {path} already. Give this another path.")
-    execution = Execution(declared)
-    configs = ConfigPipeline(declared, execution.runnable, router.prefix + path)
-    routes = PlainStreamRoutes(RunStarter(declared, execution, configs))
+    starter = RunStarter(declared.at(path), router.prefix)
+    routes = PlainStreamRoutes(starter)
     options: dict[str, Any] = {"name": _operation(path), "dependencies": [*declared.dependencies]}
     handlers = {"POST": routes.post, "GET": routes.get}
     hidden = {**options, "methods": [*handlers], "include_in_schema": False}
     router.add_api_route(path, _by_method(handlers), **hidden)
     for method, document in (("POST", openapi.plain_stream), ("GET", openapi.plain_stream_by_get)):
-        described = document(execution.input_schema({}))
+        described = document(starter.execution.input_schema({}))
         options |= {"methods": [method], "tags": [*declared.tags]}
         router.add_api_route(path, **{**options, **described})
     setattr(router, _WARNED, True)
@@ -176,22 +173,11 @@ def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     refuse_options(chain)
     setattr(router, _WARNED, True)
     _refuse_taken(router, chain)
-    path = router.prefix + chain.path
-    namespace = re.sub(r"[^a-zA-Z0-9]", "_", path.strip("/"))
-    execution = Execution(chain)
-    configs = ConfigPipeline(chain, execution.runnable, path)
-    starter = RunStarter(chain, execution, configs)
-    models = body_models(
-        namespace,
-        documented(execution.input_schema({}), f"{namespace}Input"),
-        documented(execution.output_schema, f"{namespace}Output"),
-        documented(configs.schema, f"{namespace}Config"),
-        chain.modes,
-    )
-    add = _Adder(router, chain, models)
+    starter = RunStarter(chain, router.prefix)
+    add = _Adder(router, chain, starter.models())
     _add_verbs(add, starter)
     _add_runs(add, RunRoutes(starter))
-    schemas = SchemaRoutes(execution, configs)
+    schemas = SchemaRoutes(starter)
     add.route("input_schema", GET=(schemas.input_schema, openapi.input_schema))
     add.route("output_schema", GET=(schemas.output_schema, openapi.output_schema))
     add.route("config_schema", GET=(schemas.config_schema, openapi.config_schema))

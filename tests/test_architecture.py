@@ -46,6 +46,7 @@ LEVEL = {
     "runtime": 8,
     "openapi": 8,
     "routes": 9,
+    "api_handler": 10,
     "server": 10,
     "app": 11,
 }

@@ -29,7 +29,6 @@ from chainserve.routes.requests import answers_errors
 from chainserve.routes.starting import (
     Asked,
     RunStarter,
-    chain_path,
     idempotency_key_of,
     preferences,
 )
@@ -79,7 +78,7 @@ class RunRoutes:
         owner = await self._starter.owner(request, runtime)
         if owner is None and not runtime.settings.list_all_runs:
             raise PrincipalRequiredError
-        path = chain_path(request, 1)
+        path = self._starter.path(request, 1)
         records = await runtime.store.list_runs(path, owner=owner, limit=_MAX_LISTED)
         return _json({"runs": [_shown(request, record, brief=True) for record in records]})
 

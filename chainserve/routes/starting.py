@@ -26,10 +26,14 @@ from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
+from chainserve.validation import BodyModels, body_models, documented
 from chainserve.wire.negotiation import Preferences
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 LAST_EVENT_ID_HEADER = "Last-Event-ID"
+SERVER_CONFIG = "chainserve.server_config"
+"""Where a request's scope has the config with which the application calls a handler."""
+
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
@@ -61,14 +65,30 @@ class RunStarter:
 
     Args:
         chain: The declaration.
-        execution: Its runnable.
-        configs: Its config pipeline.
+        prefix: What comes before the chain's path where it is mounted.
+        path: The path that its runs belong to, wherever the requests for them are met; None is the
+            one below which each request is met.
+
+    Raises:
+        ConfigurationError: The chain's runnable cannot be served.
     """
 
-    def __init__(self, chain: Chain, execution: Execution, configs: ConfigPipeline) -> None:
+    def __init__(self, chain: Chain, prefix: str = "", path: str | None = None) -> None:
         self.chain = chain
-        self.execution = execution
-        self._configs = configs
+        self.execution = Execution(chain)
+        self.configs = ConfigPipeline(chain, self.execution.runnable, prefix + chain.path)
+        self._path = path
+
+    def models(self) -> BodyModels:
+        """Return the models of the chain's bodies, for documents."""
+        namespace = re.sub(r"[^a-zA-Z0-9]", "_", self.configs.run_name.strip("/"))
+        return body_models(
+            namespace,
+            documented(self.execution.input_schema({}), f"{namespace}Input"),
+            documented(self.execution.output_schema, f"{namespace}Output"),
+            documented(self.configs.schema, f"{namespace}Config"),
+            self.chain.modes,
+        )
 
     async def read(self, request: Request) -> Body:
         """Read the request's JSON body within the chain's bound."""
@@ -79,8 +99,13 @@ class RunStarter:
         self, sent: Mapping[str, Any] | None, request: Request, endpoint: EndpointName
     ) -> RunnableConfig:
         """Return the config of a run, from the URL's hash, the body and the server's own part."""
-        config_hash = request.path_params.get("config_hash", "")
-        return await self._configs.build(sent, request, endpoint=endpoint, config_hash=config_hash)
+        return await self.configs.build(
+            sent,
+            request,
+            endpoint=endpoint,
+            config_hash=request.path_params.get("config_hash", ""),
+            server_config=request.scope.get(SERVER_CONFIG),
+        )
 
     def work(
         self, mode: RunMode, value: Any, config: RunnableConfig, filters: Filters | None = None
@@ -121,7 +146,7 @@ class RunStarter:
             IdempotencyKeyReusedError: The key started a run for another request.
         """
         runtime = runtime_of(request)
-        path, owner = chain_path(request, asked.segments), await self.owner(request, runtime)
+        path, owner = self.path(request, asked.segments), await self.owner(request, runtime)
         key = None
         if asked.idempotency_key is not None:
             scope = json.dumps([owner, path, asked.endpoint, asked.idempotency_key])
@@ -152,11 +177,29 @@ class RunStarter:
             RunNotFoundError: There is none; or it is another caller's, which nobody can tell.
         """
         runtime = runtime_of(request)
-        owner, path = await self.owner(request, runtime), chain_path(request, segments)
+        owner, path = await self.owner(request, runtime), self.path(request, segments)
         record = await runtime.store.get(_canonical(run_id))
         if record is None or (record.owner, record.path) != (owner, path):
             raise RunNotFoundError
         return record
+
+    def path(self, request: Request, segments: int) -> str:
+        """Return the path that the runs belong to which the request may start and see.
+
+        Unless it was given, it is the one below which the request met its chain's routes, as the
+        caller wrote it: what prefixes of routers and mounted applications make of a chain's path
+        keeps apart chains, and tenants that are named in a prefix, which share a store.
+
+        Args:
+            request: The request.
+            segments: How many segments of its path are the route's own, a config hash aside.
+        """
+        if self._path is not None:
+            return self._path
+        if request.path_params.get("config_hash"):
+            segments += 2
+        path = str(request.scope["path"]).rstrip("/")
+        return path.rsplit("/", segments)[0] if segments else path
 
     async def owner(self, request: Request, runtime: Runtime) -> str | None:
         """Return whose runs the request may start and see."""
@@ -188,22 +231,6 @@ def idempotency_key_of(request: Request, parameter: str | None = None) -> str | 
     if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
         raise InvalidIdempotencyKeyError
     return sent
-
-
-def chain_path(request: Request, segments: int) -> str:
-    """Return the path below which the request met its chain's routes.
-
-    It is the path as the caller wrote it: what prefixes of routers and mounted applications make of
-    a chain's path keeps apart chains, and tenants that are named in a prefix, which share a store.
-
-    Args:
-        request: The request.
-        segments: How many segments of its path are the route's own, a config hash aside.
-    """
-    if request.path_params.get("config_hash"):
-        segments += 2
-    path = str(request.scope["path"]).rstrip("/")
-    return path.rsplit("/", segments)[0] if segments else path
 
 
 def _canonical(run_id: str) -> RunId:

@@ -34,15 +34,18 @@ class StreamRoutes:
     Args:
         starter: Starts the chain's runs.
         mode: Which of them; the endpoint has its name.
+        tells_location: Whether its answers say where the run is, if the chain has the run routes.
     """
 
     segments = 1
     """How many segments of a request's path are the route's own."""
 
-    def __init__(self, starter: RunStarter, mode: _Mode = "stream") -> None:
+    def __init__(
+        self, starter: RunStarter, mode: _Mode = "stream", *, tells_location: bool = True
+    ) -> None:
         self._starter = starter
         self._mode: _Mode = mode
-        self._tells_location = "runs" in starter.chain.endpoints
+        self._tells_location = tells_location and "runs" in starter.chain.endpoints
 
     @answers_errors
     async def post(self, request: Request) -> Response:
@@ -148,8 +151,7 @@ class PlainStreamRoutes(StreamRoutes):
     segments = 0
 
     def __init__(self, starter: RunStarter) -> None:
-        super().__init__(starter)
-        self._tells_location = False
+        super().__init__(starter, tells_location=False)
 
     def _envelope(self, body: Any) -> InvokeEnvelope:
         return InvokeEnvelope(input=body)
