@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 import langserve
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
@@ -56,7 +56,7 @@ def own_routes(handler: chainserve.APIHandler) -> FastAPI:
 
     @app.post("/mine/for-user")
     async def for_user(request: Request, name: Annotated[str, Depends(user)]) -> Response:
-        config = {"configurable": {"template": f"{name} asks about {{topic}}"}}
+        config = RunnableConfig(configurable={"template": f"{name} asks about {{topic}}"})
         return await handler.invoke(request, server_config=config)
 
     @app.post("/mine/after-reading")
