@@ -1,10 +1,13 @@
-"""What a run tells of itself while LangChain runs it: its final output and its token usage."""
+"""What a run tells while LangChain runs it: its output, its tokens, and what happened inside it."""
 
 import sys
-from typing import Any
-from uuid import UUID
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict, cast
+from uuid import UUID, uuid4
 
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks.manager import BaseRunManager, ahandle_event, handle_event
 from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, LLMResult
@@ -78,3 +81,135 @@ class RunObserver(InlineHandler):
         # A modifier may give the root run a parent; a retriever does not take the run's id.
         if run_id == self._run_id or parent_run_id is None:
             self.output = output
+
+
+class CallbackEventDict(TypedDict, total=False):
+    """What LangChain told a handler: `type` names the method, the other members its arguments.
+
+    Members that a kind of event has of its own, such as `inputs` or `response`, are beside these.
+    """
+
+    type: str
+    run_id: UUID
+    parent_run_id: UUID | None
+
+
+def _noting(type_: str, *names: str) -> Any:
+    """Return a handler's method that notes its arguments.
+
+    Args:
+        type_: The method's name.
+        names: The names of its positional arguments.
+    """
+
+    def note(
+        self: "AsyncEventAggregatorCallback",
+        *values: Any,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        own = dict(zip(names, values, strict=False))
+        own |= {name: kwargs.pop(name) for name in names if name in kwargs}
+        event: dict[str, Any] = {"run_id": run_id, "parent_run_id": parent_run_id, "tags": tags}
+        event |= {"metadata": metadata, **own, "kwargs": kwargs, "type": type_}
+        self.log_callback(cast("CallbackEventDict", event))
+
+    return note
+
+
+class AsyncEventAggregatorCallback(InlineHandler):
+    """Notes what happens in a run, from its start to its end, tokens aside.
+
+    Attributes:
+        callback_events: What has happened, in its order, with the objects themselves.
+    """
+
+    def __init__(self) -> None:
+        self.callback_events: list[CallbackEventDict] = []
+
+    def log_callback(self, event: CallbackEventDict) -> None:
+        """Note an event."""
+        self.callback_events.append(event)
+
+    on_chain_start = _noting("on_chain_start", "serialized", "inputs")
+    on_chain_end = _noting("on_chain_end", "outputs")
+    on_chain_error = _noting("on_chain_error", "error")
+    on_chat_model_start = _noting("on_chat_model_start", "serialized", "messages")
+    on_llm_start = _noting("on_llm_start", "serialized", "prompts")
+    on_llm_end = _noting("on_llm_end", "response")
+    on_llm_error = _noting("on_llm_error", "error")
+    on_tool_start = _noting("on_tool_start", "serialized", "input_str")
+    on_tool_end = _noting("on_tool_end", "output")
+    on_tool_error = _noting("on_tool_error", "error")
+    on_retriever_start = _noting("on_retriever_start", "serialized", "query")
+    on_retriever_end = _noting("on_retriever_end", "documents")
+    on_retriever_error = _noting("on_retriever_error", "error")
+    on_agent_action = _noting("on_agent_action", "action")
+    on_agent_finish = _noting("on_agent_finish", "finish")
+
+
+NAME_TO_IGNORE_CONDITION: dict[str, str | None] = {
+    "on_text": None,
+    "on_retry": "ignore_retry",
+    "on_chain_start": "ignore_chain",
+    "on_chain_end": "ignore_chain",
+    "on_chain_error": "ignore_chain",
+    "on_chat_model_start": "ignore_chat_model",
+    "on_llm_start": "ignore_llm",
+    "on_llm_end": "ignore_llm",
+    "on_llm_error": "ignore_llm",
+    "on_tool_start": "ignore_agent",
+    "on_tool_end": "ignore_agent",
+    "on_tool_error": "ignore_agent",
+    "on_agent_action": "ignore_agent",
+    "on_agent_finish": "ignore_agent",
+    "on_retriever_start": "ignore_retriever",
+    "on_retriever_end": "ignore_retriever",
+    "on_retriever_error": "ignore_retriever",
+}
+"""What a handler says of itself when it wants no events of a kind."""
+
+
+def replace_uuids(callback_events: Sequence[CallbackEventDict]) -> list[CallbackEventDict]:
+    """Return the events with new ids for their runs, the same for the same."""
+    ids: dict[UUID, UUID] = defaultdict(uuid4)
+    replaced = []
+    for event in callback_events:
+        copied: Any = dict(event)
+        for name in ("run_id", "parent_run_id"):
+            if copied.get(name) is not None:
+                copied[name] = ids[copied[name]]
+        replaced.append(copied)
+    return replaced
+
+
+async def ahandle_callbacks(
+    callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
+) -> None:
+    """Tell a run's handlers of events as if they had happened below it, one after another."""
+    for type_, ignored_if, arguments in _retold(callback_manager, callback_events):
+        await ahandle_event(callback_manager.handlers, type_, ignored_if, **arguments)
+
+
+def handle_callbacks(
+    callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
+) -> None:
+    """Tell a run's handlers of events as if they had happened below it, one after another."""
+    for type_, ignored_if, arguments in _retold(callback_manager, callback_events):
+        handle_event(callback_manager.handlers, type_, ignored_if, **arguments)
+
+
+def _retold(
+    callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
+) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """Yield the method of each event, what handlers ignore it by, and its arguments."""
+    for event in replace_uuids(callback_events):
+        arguments: dict[str, Any] = {**event}
+        type_ = arguments.pop("type")
+        arguments |= arguments.pop("kwargs", None) or {}
+        if arguments.get("parent_run_id") is None:
+            arguments["parent_run_id"] = callback_manager.run_id
+        yield type_, NAME_TO_IGNORE_CONDITION.get(type_), arguments

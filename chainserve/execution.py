@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from itertools import zip_longest
 from typing import Any, cast
 
 import orjson
@@ -11,11 +12,11 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
 
-from chainserve.callbacks import NOTHING, RunObserver
+from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
 from chainserve.errors import ConfigurationError, OutputNotSerializableError
-from chainserve.serialization import WellKnownLCSerializer
+from chainserve.serialization import WellKnownLCSerializer, dump_events
 from chainserve.types import RunId, RunMode
 from chainserve.validation import validate_input
 from chainserve.wire.sse import json_line
@@ -37,6 +38,7 @@ class Execution:
             chain.runnable.with_types(**types) if types else chain.runnable
         )
         self._own_serializer = chain.serializer
+        self.includes_callback_events = chain.include_callback_events
         self.serializer = chain.serializer or WellKnownLCSerializer()
         self._input_schema = _pydantic_2(self.runnable.get_input_schema(), chain.path, "input")
         self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
@@ -124,6 +126,7 @@ class Work:
         self.outputs: Sequence[bytes | None] = ()
         self._execution = execution
         self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
+        self._aggregators: Sequence[AsyncEventAggregatorCallback] = ()
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Run, and yield each chunk as JSON text on one line."""
@@ -138,11 +141,23 @@ class Work:
         output = self._observers[index].output
         return None if output is NOTHING else output
 
+    def callback_events(self) -> list[bytes] | None:
+        """Return what happened in each run, a JSON array; None where nobody was to note it."""
+        if not self._aggregators:
+            return None
+        return [dump_events(aggregator.callback_events) for aggregator in self._aggregators]
+
+    def _aggregate_events(self) -> None:
+        """Note what happens in each run, where the chain's callers are to be told."""
+        if self._execution.includes_callback_events:
+            self._aggregators = [AsyncEventAggregatorCallback() for _ in self.configs]
+
     def _observed(self) -> list[RunnableConfig]:
-        """Return the configs with what notes outputs and usage."""
+        """Return the configs with what notes outputs and usage, and what happens if it is told."""
+        noting = zip_longest(self._observers, self._aggregators)
         return [
-            merge_configs(config, {"callbacks": [observer]})
-            for config, observer in zip(self.configs, self._observers, strict=True)
+            merge_configs(config, {"callbacks": [handler for handler in handlers if handler]})
+            for config, handlers in zip(self.configs, noting, strict=True)
         ]
 
 
@@ -152,6 +167,7 @@ class _Invoke(Work):
     mode = "invoke"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
+        self._aggregate_events()
         [value], [config] = self.inputs, self._observed()
         self._output = await self._execution.runnable.ainvoke(value, config)
         written = self._execution.dump_output(self._output)
@@ -168,6 +184,7 @@ class _Batch(Work):
     mode = "batch"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
+        self._aggregate_events()
         runnable, configs = self._execution.runnable, self._observed()
         outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs)
         self._outputs = outputs

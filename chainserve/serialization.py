@@ -6,13 +6,15 @@ any client can read them and no class is ever chosen by what a message says.
 
 import abc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import orjson
 from pydantic import BaseModel
 
 from chainserve.errors import OutputNotSerializableError
+from chainserve.well_known import decode
 
 
 class Serializer(abc.ABC):
@@ -52,8 +54,11 @@ class WellKnownLCSerializer(Serializer):
             return _dumps_slowly(obj)
 
     def loadd(self, s: Any) -> Any:
-        """Return plain JSON data as it is: a server builds its inputs from the chain's schema."""
-        return s
+        """Return plain JSON data with LangChain's objects in the place of what stands for them.
+
+        Clients read outputs so; a server builds its inputs from the chain's schema instead.
+        """
+        return decode(s)
 
 
 def _model_dump(obj: Any) -> Any:
@@ -179,3 +184,58 @@ def _told(obj: Any, shown: str | None = None) -> dict[str, Any]:
     id_ = [*cls.__module__.split("."), cls.__qualname__]
     shown = shown if len(shown) <= _MAX_REPR else f"{shown[:_MAX_REPR]}…"
     return {"lc": 1, "type": "not_implemented", "id": id_, "repr": shown}
+
+
+class ServerSideException(Exception):  # noqa: N818 - LangServe's name
+    """What a client's callbacks are given for an exception of the server: its status and words."""
+
+
+def dump_events(events: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return callback events as a JSON array.
+
+    An exception becomes the error that any caller is told of; what the server notes for itself in
+    metadata (`__…`) is left out; what has no JSON form is told as by `dumps_any`.
+    """
+    told = [_told_event(event) for event in events]
+    try:
+        return WellKnownLCSerializer().dumps(told)
+    except Exception:  # noqa: BLE001 - these are a chain's objects, whose methods may raise anything
+        return dumps_any(told)
+
+
+_UNEXPECTED = {"status_code": 500, "message": "Internal Server Error", "type": "error"}
+
+
+def _told_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    told = dict(event)
+    if "error" in told:
+        told["error"] = _UNEXPECTED
+    if metadata := told.get("metadata"):
+        told["metadata"] = {k: v for k, v in metadata.items() if not str(k).startswith("__")}
+    return told
+
+
+def load_events(events: Any) -> list[dict[str, Any]]:
+    """Return the callback events of an answer, with LangChain's objects and UUIDs.
+
+    What is no such event is left out.
+    """
+    if not isinstance(events, list):
+        return []
+    loaded = (_loaded_event(event) for event in events if isinstance(event, dict))
+    return [event for event in loaded if event is not None]
+
+
+def _loaded_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
+    loaded = {name: decode(value) for name, value in event.items()}
+    try:
+        if not loaded["type"].startswith("on_"):
+            return None
+        for name in ("run_id", "parent_run_id"):
+            loaded[name] = None if loaded.get(name) is None else UUID(loaded[name])
+        if loaded["type"].endswith("_error"):
+            error = event["error"]
+            loaded["error"] = ServerSideException(f"{error['status_code']}: {error['message']}")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return loaded

@@ -288,7 +288,6 @@ def _spelled(character: re.Match[str]) -> str:
 
 
 _UNSERVED = (
-    "include_callback_events",
     "enable_feedback_endpoint",
     "token_feedback_config",
     "enable_public_trace_link_endpoint",

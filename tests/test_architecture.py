@@ -20,6 +20,7 @@ LEVEL = {
     "lzstring": 1,
     "wire": 1,
     "schema": 1,
+    "well_known": 0,
     "serialization": 1,
     "validation": 2,
     "demo": 2,
@@ -48,6 +49,10 @@ LEVEL = {
     "routes": 9,
     "api_handler": 10,
     "server": 10,
+    "transport": 1,
+    "client_errors": 2,
+    "remote": 3,
+    "client": 4,
     "app": 11,
 }
 

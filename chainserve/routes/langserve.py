@@ -66,7 +66,8 @@ class LangServeRoutes:
             for index, (value, config) in enumerate(zip(body.inputs, configs, strict=True))
         ]
         if not values:
-            return OutputResponse(_batch_body((), ()), runtime.settings.send_timeout)
+            none: list[bytes] | None = [] if self._execution.includes_callback_events else None
+            return OutputResponse(_batch_body((), (), none), runtime.settings.send_timeout)
         asked = Asked(
             endpoint="batch",
             content=read.text,
@@ -112,13 +113,20 @@ class LangServeRoutes:
             if not run.is_over:
                 return problem_response(RunCancelledError())  # The client is gone.
         if run.error is None:
-            return OutputResponse(body(run.ids, _known(run)), runtime.settings.send_timeout)
+            answer = body(run.ids, _known(run), self._callback_events(run))
+            return OutputResponse(answer, runtime.settings.send_timeout)
         if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
             raise run.exception
         return problem_response(run.error)
 
+    def _callback_events(self, run: Run | PastRun) -> Sequence[bytes] | None:
+        """Return what happened in each of the runs; of those that ended before, it is not kept."""
+        if isinstance(run, Run):
+            return run.work.callback_events()
+        return [b"[]"] * len(run.ids) if self._execution.includes_callback_events else None
 
-_Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes]], bytes]
+
+_Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes], Sequence[bytes] | None], bytes]
 
 
 def _known(run: Run | PastRun) -> Sequence[bytes]:
@@ -149,14 +157,23 @@ def _repeated(config: RunnableConfig, size: int) -> list[RunnableConfig]:
     return [(others if index else config).copy() for index in range(size)]
 
 
-def _invoke_body(run_ids: Sequence[RunId], outputs: Sequence[bytes]) -> bytes:
-    metadata = {"run_id": run_ids[0], "feedback_tokens": []}
-    return b'{"output":%s,"metadata":%s}' % (outputs[0], orjson.dumps(metadata))
+def _invoke_body(
+    run_ids: Sequence[RunId], outputs: Sequence[bytes], events: Sequence[bytes] | None
+) -> bytes:
+    metadata = orjson.dumps({"run_id": run_ids[0], "feedback_tokens": []})
+    if events is None:
+        return b'{"output":%b,"metadata":%b}' % (outputs[0], metadata)
+    members = (outputs[0], metadata, events[0])
+    return b'{"output":%b,"metadata":%b,"callback_events":%b}' % members
 
 
-def _batch_body(run_ids: Sequence[RunId], outputs: Sequence[bytes]) -> bytes:
-    metadata = {
-        "responses": [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids],
-        "run_ids": run_ids,
-    }
-    return b'{"output":[%s],"metadata":%s}' % (b",".join(outputs), orjson.dumps(metadata))
+def _batch_body(
+    run_ids: Sequence[RunId], outputs: Sequence[bytes], events: Sequence[bytes] | None
+) -> bytes:
+    responses = [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids]
+    metadata = orjson.dumps({"responses": responses, "run_ids": run_ids})
+    joined = b",".join(outputs)
+    if events is None:
+        return b'{"output":[%b],"metadata":%b}' % (joined, metadata)
+    members = (joined, metadata, b",".join(events))
+    return b'{"output":[%b],"metadata":%b,"callback_events":[%b]}' % members
