@@ -13,13 +13,25 @@ from chainserve.version import __version__
 if TYPE_CHECKING:
     from chainserve.api_handler import APIHandler
     from chainserve.app import create_app, run
+    from chainserve.client import RemoteRunnable
+    from chainserve.client_errors import (
+        RemoteError,
+        RemoteStatusError,
+        StreamInterruptedError,
+        UnexpectedAnswerError,
+    )
     from chainserve.registry import discover
     from chainserve.server import add_routes, add_stream_route
     from chainserve.settings import Settings
 
-_NEED_THE_SERVER = {
+_LAZY = {
     "APIHandler": "chainserve.api_handler",
+    "RemoteError": "chainserve.client_errors",
+    "RemoteRunnable": "chainserve.client",
+    "RemoteStatusError": "chainserve.client_errors",
     "Settings": "chainserve.settings",
+    "StreamInterruptedError": "chainserve.client_errors",
+    "UnexpectedAnswerError": "chainserve.client_errors",
     "add_routes": "chainserve.server",
     "add_stream_route": "chainserve.server",
     "create_app": "chainserve.app",
@@ -35,8 +47,13 @@ __all__ = [
     "CustomUserType",
     "DiscoveryError",
     "EndedRun",
+    "RemoteError",
+    "RemoteRunnable",
+    "RemoteStatusError",
     "Serializer",
     "Settings",
+    "StreamInterruptedError",
+    "UnexpectedAnswerError",
     "WellKnownLCSerializer",
     "__version__",
     "add_routes",
@@ -48,11 +65,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what serves when it is first asked for: an installation for clients has no FastAPI."""
-    if name not in _NEED_THE_SERVER:
+    """Import what only servers, or only clients, need when it is first asked for."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_NEED_THE_SERVER[name]), name)
+        return getattr(importlib.import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
         if error.name in ("fastapi", "starlette", "structlog", "pydantic_settings", "uvicorn"):
             raise ImportError(
