@@ -43,7 +43,10 @@ class Chain:
             does.
         configurable: Names of configurable fields a caller may set although the runnable does not
             declare them, or although they look like a key or an address (`api_key`, `base_url`).
-        strict_config: Answer config keys outside `config_keys` with 422 instead of dropping them.
+        strict_config: Answer config keys outside `config_keys`, and arguments outside
+            `kwargs_keys`, with 422 instead of dropping them.
+        kwargs_keys: The names of arguments for the runnable that a caller may send as `kwargs`,
+            such as a graph's `stream_mode`; others are dropped, as LangServe does.
         per_req_config_modifier: `(config, request) -> config`, applied to every verb's config.
         dependencies: FastAPI dependencies of all its routes.
         enabled_endpoints: The endpoints to mount; all when None. The run routes are where `stream`
@@ -92,6 +95,7 @@ class Chain:
     config_keys: Sequence[str] = ("configurable",)
     configurable: Sequence[str] = ()
     strict_config: bool = False
+    kwargs_keys: Sequence[str] = ()
     per_req_config_modifier: PerRequestConfigModifier | None = None
     dependencies: Sequence[Any] = ()
     enabled_endpoints: Sequence[EndpointName] | None = None
@@ -136,6 +140,8 @@ class Chain:
         for key, reason in _SERVERS_OWN.items():
             if key in self.config_keys:
                 raise ConfigurationError(f"config_keys must not name {key}: {reason}.")
+        if own := {"input", "config"} & {*self.kwargs_keys}:
+            raise ConfigurationError(f"kwargs_keys must not name {', '.join(own)}.")
         object.__setattr__(self, "path", self.path.rstrip("/"))
         object.__setattr__(self, "title", self.title or _title(self.path))
         object.__setattr__(self, "endpoints", self._mounted_endpoints())

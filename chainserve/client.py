@@ -199,7 +199,9 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: CallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> Output:
-        request = self._request(self.sync_client, "invoke", self._body(input, config, kwargs))
+        request = self._request(
+            self.sync_client, "invoke", self._body(input, config, kwargs), kwargs
+        )
         output, events = self._answers.output(self.sync_client.send(request), run)
         if self._use_server_callback_events and events:
             handle_callbacks(run_manager, _loaded(events))
@@ -213,7 +215,9 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: AsyncCallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> Output:
-        request = self._request(self.async_client, "invoke", self._body(input, config, kwargs))
+        request = self._request(
+            self.async_client, "invoke", self._body(input, config, kwargs), kwargs
+        )
         output, events = self._answers.output(await self.async_client.send(request), run)
         if self._use_server_callback_events and events:
             await ahandle_callbacks(run_manager, _loaded(events))
@@ -262,7 +266,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         config: list[RunnableConfig],
     ) -> list[Output]:
         body = self._body(inputs, config, kwargs, "inputs")
-        request = self._request(self.sync_client, "batch", body)
+        request = self._request(self.sync_client, "batch", body, kwargs)
         outputs, events = self._answers.output(self.sync_client.send(request), run)
         if self._use_server_callback_events:
             for manager, told in zip(run_manager, events, strict=False):
@@ -278,7 +282,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         config: list[RunnableConfig],
     ) -> list[Output]:
         body = self._body(inputs, config, kwargs, "inputs")
-        request = self._request(self.async_client, "batch", body)
+        request = self._request(self.async_client, "batch", body, kwargs)
         outputs, events = self._answers.output(await self.async_client.send(request), run)
         if self._use_server_callback_events:
             told = zip(run_manager, events, strict=False)
@@ -305,7 +309,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         total = _Total()
         try:
             body = self._body(input, config, kwargs)
-            with closing(self._streamed("stream", body)) as chunks:
+            with closing(self._streamed("stream", body, kwargs)) as chunks:
                 for chunk in chunks:
                     yield total.add(chunk)
         except GeneratorExit:
@@ -398,7 +402,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         )
         try:
             body = self._body(input, config, kwargs, members=members)
-            async with aclosing(self._astreamed(endpoint, body)) as values:
+            async with aclosing(self._astreamed(endpoint, body, kwargs)) as values:
                 async for value in values:
                     yield total.add(value)
         except GeneratorExit:
@@ -409,9 +413,9 @@ class RemoteRunnable(Runnable[Input, Output]):
             raise
         await run_manager.on_chain_end(total.output)
 
-    def _streamed(self, endpoint: str, body: bytes) -> Generator[Any]:
+    def _streamed(self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]) -> Generator[Any]:
         """Send a request and yield what its stream carries; see the class for what is raised."""
-        request = self._request(self.sync_client, endpoint, body, **self._stream_options)
+        request = self._request(self.sync_client, endpoint, body, kwargs, **self._stream_options)
         reader = StreamReader(self._answers, self._new_run(), request)
         response = self.sync_client.send(request, stream=True)
         try:
@@ -428,9 +432,11 @@ class RemoteRunnable(Runnable[Input, Output]):
             response.close()
         reader.finish()
 
-    async def _astreamed(self, endpoint: str, body: bytes) -> AsyncGenerator[Any]:
+    async def _astreamed(
+        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[Any]:
         """Send a request and yield what its stream carries; see the class for what is raised."""
-        request = self._request(self.async_client, endpoint, body, **self._stream_options)
+        request = self._request(self.async_client, endpoint, body, kwargs, **self._stream_options)
         reader = StreamReader(self._answers, self._new_run(), request)
         response = await self.async_client.send(request, stream=True)
         try:
@@ -463,8 +469,12 @@ class RemoteRunnable(Runnable[Input, Output]):
     ) -> bytes:
         return request_body(name, self._serializer.dumps(value), config, kwargs, members or {})
 
-    def _request(self, client: Any, endpoint: str, body: bytes, **options: Any) -> Any:
+    def _request(
+        self, client: Any, endpoint: str, body: bytes, kwargs: Mapping[str, Any], **options: Any
+    ) -> Any:
         headers = {"content-type": "application/json", **options.pop("headers", {})}
+        if kwargs:  # A server that cannot pass them on shall say so.
+            headers["prefer"] = "handling=strict"
         return client.build_request(
             "POST", _below(self.url, endpoint), content=body, headers=headers, **options
         )

@@ -1,6 +1,6 @@
 """From a runnable to JSON text: the one place that calls LangChain."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
@@ -16,6 +16,7 @@ from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObser
 from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
 from chainserve.errors import ConfigurationError, OutputNotSerializableError
+from chainserve.graphs import Graph
 from chainserve.serialization import WellKnownLCSerializer, dump_events
 from chainserve.types import RunId, RunMode
 from chainserve.validation import validate_input
@@ -37,6 +38,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
+        self.graph = Graph.of(self.runnable)
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
         self.serializer = chain.serializer or WellKnownLCSerializer()
@@ -65,26 +67,44 @@ class Execution:
 
         Raises:
             InvalidInputError: The data does not fit the input schema.
+            InvalidConfigError: The chain is a graph that needs a thread, and the config names none.
         """
+        if self.graph is not None:
+            self.graph.check_thread(config)
         return validate_input(self.input_schema(config), value, loc=loc)
 
-    def invoke(self, value: Any, config: RunnableConfig) -> "Work":
+    def invoke(
+        self, value: Any, config: RunnableConfig, kwargs: Mapping[str, Any] | None = None
+    ) -> "Work":
         """Return the work of running once."""
-        return _Invoke(self, [value], [config])
+        return _Invoke(self, [value], [config], kwargs)
 
-    def batch(self, values: list[Any], configs: list[RunnableConfig]) -> "Work":
+    def batch(
+        self,
+        values: list[Any],
+        configs: list[RunnableConfig],
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> "Work":
         """Return the work of running each input."""
-        return _Batch(self, values, configs)
+        return _Batch(self, values, configs, kwargs)
 
-    def stream(self, value: Any, config: RunnableConfig, *, keep_chunks: bool = False) -> "Work":
+    def stream(
+        self,
+        value: Any,
+        config: RunnableConfig,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        keep_chunks: bool = False,
+    ) -> "Work":
         """Return the work of running once, chunk by chunk.
 
         Args:
             value: The chain's input.
             config: The config of the run.
+            kwargs: More arguments for the runnable.
             keep_chunks: Whether what a run has said shall be known also when it does not succeed.
         """
-        return _Stream(self, [value], [config], keep_chunks=keep_chunks)
+        return _Stream(self, [value], [config], kwargs, keep_chunks=keep_chunks)
 
     def dump_output(self, output: Any) -> bytes:
         """Write an output, shaped by the declared output type if there is one.
@@ -112,17 +132,23 @@ class Work:
         run_ids: One for each input.
         inputs: The chain's inputs.
         configs: A config for each input.
+        kwargs: More arguments for the runnable.
         outputs: JSON text of the outputs, or None for one that has no JSON form.
     """
 
     mode: RunMode
 
     def __init__(
-        self, execution: Execution, inputs: Sequence[Any], configs: Sequence[RunnableConfig]
+        self,
+        execution: Execution,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_ids: tuple[RunId, ...] = tuple(ensure_run_id(config) for config in configs)
         self.inputs = inputs
         self.configs = configs
+        self.kwargs = kwargs or {}
         self.outputs: Sequence[bytes | None] = ()
         self._execution = execution
         self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
@@ -169,7 +195,7 @@ class _Invoke(Work):
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
         [value], [config] = self.inputs, self._observed()
-        self._output = await self._execution.runnable.ainvoke(value, config)
+        self._output = await self._execution.runnable.ainvoke(value, config, **self.kwargs)
         written = self._execution.dump_output(self._output)
         self.outputs = [written]
         yield json_line(written)
@@ -186,7 +212,7 @@ class _Batch(Work):
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
         runnable, configs = self._execution.runnable, self._observed()
-        outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs)
+        outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs, **self.kwargs)
         self._outputs = outputs
         self.outputs = [self._execution.dump_output(output) for output in outputs]
         return
@@ -228,7 +254,7 @@ class _Stream(StreamedWork):
     async def chunks(self) -> AsyncGenerator[bytes]:
         [value], [config] = self.inputs, self._observed()
         dumps, kept = self._execution.serializer.dumps, self._kept
-        stream = self._execution.runnable.astream(value, config)
+        stream = self._execution.runnable.astream(value, config, **self.kwargs)
         count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:

@@ -29,6 +29,7 @@ class _IntermediateWork(StreamedWork):
         execution: The chain's runnable.
         value: The chain's input.
         config: The config of the run.
+        kwargs: More arguments for the runnable.
         filters: Which steps the caller wants to be told of.
         allowed: The names of the steps that callers may be told of; all when None. The root run,
             which `stream` tells of too, always is.
@@ -40,12 +41,13 @@ class _IntermediateWork(StreamedWork):
         execution: Execution,
         value: Any,
         config: RunnableConfig,
+        kwargs: Mapping[str, Any] | None = None,
         *,
         filters: Filters,
         allowed: Collection[str] | None,
         keep_chunks: bool = False,
     ) -> None:
-        super().__init__(execution, [value], [config], keep_chunks=keep_chunks)
+        super().__init__(execution, [value], [config], kwargs, keep_chunks=keep_chunks)
         self._filters: dict[str, Any] = dict(filters)
         self._allowed = None if allowed is None else frozenset(allowed)
 
@@ -84,7 +86,8 @@ class StreamLogWork(_IntermediateWork):
     ) -> AsyncGenerator[log_stream.RunLogPatch]:
         runnable = self._execution.runnable
         if _has_its_own_log(runnable):
-            async for patch in runnable.astream_log(value, config, diff=True, **self._filters):
+            options = {**self._filters, **self.kwargs}
+            async for patch in runnable.astream_log(value, config, diff=True, **options):
                 if self._allowed is not None:
                     # The names are those of another process, and all there is to tell them by.
                     patch.ops = [op for op in patch.ops if not op["path"].startswith("/logs/")]
@@ -92,7 +95,7 @@ class StreamLogWork(_IntermediateWork):
             return
         handler = _RunLogHandler(self._allowed, self._filters)
         patches = log_stream._astream_log_implementation(
-            runnable, value, config, stream=handler, diff=True
+            runnable, value, config, stream=handler, diff=True, **self.kwargs
         )
         async with aclosing(cast("AsyncGenerator[log_stream.RunLogPatch]", patches)) as told:
             async for patch in told:
@@ -136,7 +139,7 @@ class StreamEventsWork(_IntermediateWork):
         self._version = version
 
     async def _told(self, value: Any, config: RunnableConfig) -> AsyncGenerator[Any]:
-        options: Any = {**self._filters, "version": self._version}
+        options: Any = {**self._filters, "version": self._version, **self.kwargs}
         stream = self._execution.runnable.astream_events(value, config, **options)
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
             async for event in events:

@@ -152,6 +152,7 @@ def conflicts(declared: Iterable[tuple[str, Chain]]) -> Iterator[Diagnostic]:
 _CALLABLES = ("principal", "on_end", "translate_error", "per_req_config_modifier")
 _NAMES = (
     "config_keys",
+    "kwargs_keys",
     "configurable",
     "tags",
     "enabled_endpoints",

@@ -13,6 +13,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from chainserve.errors import InvalidInputError, InvalidJSONError
+from chainserve.roles import with_messages
 from chainserve.schema import BatchResponseMetadata, CustomUserType, InvokeResponseMetadata
 from chainserve.types import DisconnectMode, RunMode
 
@@ -83,13 +84,24 @@ def validate_input(schema: type[BaseModel], value: Any, *, loc: tuple[Any, ...] 
     """
     within = "" if loc else "input"
     try:
-        return unpack(schema.model_validate(value))
+        return unpack(_validated(schema, value))
     except ValidationError as error:
         raise InvalidInputError(errors_of(error, loc=loc), within=within) from None
     except Exception as error:
         # LangChain's own validators look into data before they know its shape.
         message = f"The value has the wrong shape ({type(error).__name__}: {error})"
         raise input_error("invalid_shape", loc, message, value, within=within) from error
+
+
+def _validated(schema: type[BaseModel], value: Any) -> BaseModel:
+    """Return the model for plain data, in which messages may name a role instead of a type."""
+    try:
+        return schema.model_validate(value)
+    except Exception:
+        converted = with_messages(value)
+        if converted is value:
+            raise
+    return schema.model_validate(converted)
 
 
 def unpack(model: BaseModel) -> Any:
@@ -153,10 +165,11 @@ def input_error(
 
 
 class InvokeEnvelope(BaseModel):
-    """The members of an `invoke` or `stream` body; `kwargs` is not used, as in LangServe."""
+    """The members of an `invoke` or `stream` body."""
 
     input: Any
     config: dict[str, Any] | None = None
+    kwargs: dict[str, Any] | list[dict[str, Any]] | None = None
     on_disconnect: DisconnectMode | None = None
 
     @property
@@ -196,6 +209,7 @@ class BatchEnvelope(BaseModel):
 
     inputs: list[Any]
     config: dict[str, Any] | list[dict[str, Any]] | None = None
+    kwargs: dict[str, Any] | list[dict[str, Any]] | None = None
     on_disconnect: DisconnectMode | None = None
 
 
@@ -239,7 +253,10 @@ def body_models(
 ) -> BodyModels:
     """Return the models of a chain's bodies, their names prefixed so that chains do not collide."""
     config = config_type
-    kwargs: Any = (dict[str, Any], Field({}, description="Accepted and not used."))
+    kwargs: Any = (
+        dict[str, Any],
+        Field({}, description="Arguments for the runnable, as far as the chain takes them."),
+    )
     one_config: Any = (config, Field({}, description="A part of LangChain's RunnableConfig."))
     many_configs: Any = (
         config | list[config],  # type: ignore[valid-type]

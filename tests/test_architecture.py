@@ -21,6 +21,8 @@ LEVEL = {
     "wire": 1,
     "schema": 1,
     "well_known": 0,
+    "roles": 1,
+    "graphs": 1,
     "serialization": 1,
     "validation": 2,
     "demo": 2,

@@ -44,7 +44,7 @@ class LangServeRoutes:
         read = await self._starter.read(request)
         body = validate_envelope(InvokeEnvelope, read.data)
         config = await self._starter.config(body.config, read.request, "invoke")
-        work = self._starter.work("invoke", body.input, config)
+        work = self._starter.work("invoke", body, config, request)
         asked = Asked(
             endpoint="invoke",
             content=read.text,
@@ -74,7 +74,8 @@ class LangServeRoutes:
             idempotency_key=idempotency_key_of(request),
             on_disconnect=body.on_disconnect,
         )
-        work = self._execution.batch(values, configs)
+        kwargs = self._starter.kwargs(body.kwargs, request)
+        work = self._execution.batch(values, configs, kwargs)
         return await self._answer(request, work, asked, _batch_body)
 
     def _check_size(self, body: object, runtime: Runtime) -> None:

@@ -139,7 +139,7 @@ class RunRoutes:
             message = f"The modes of this chain are: {', '.join(modes)}"
             raise input_error("literal_error", ("mode",), message, body.mode)
         config = await self._starter.config(body.config, request, "runs")
-        return self._starter.work(mode, body.input, config, body.filters)
+        return self._starter.work(mode, body, config, request)
 
     async def _record(self, request: Request, run_id: RunId) -> RunRecord:
         """Return the record of a run that was started or found just now."""

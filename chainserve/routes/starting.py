@@ -15,18 +15,19 @@ from starlette.requests import Request
 from chainserve.chain import Chain
 from chainserve.config import ConfigPipeline
 from chainserve.errors import (
+    InvalidConfigError,
     InvalidIdempotencyKeyError,
     RunNotFoundError,
 )
 from chainserve.execution import Execution, Work
-from chainserve.intermediate import Filters, StreamEventsWork, StreamLogWork
+from chainserve.intermediate import StreamEventsWork, StreamLogWork
 from chainserve.observability import request_id_of
 from chainserve.routes.requests import Body, header, read_json
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
-from chainserve.validation import BodyModels, body_models, documented
+from chainserve.validation import BodyModels, InvokeEnvelope, body_models, documented
 from chainserve.wire.negotiation import Preferences
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
@@ -108,35 +109,69 @@ class RunStarter:
         )
 
     def work(
-        self, mode: RunMode, value: Any, config: RunnableConfig, filters: Filters | None = None
+        self,
+        mode: RunMode,
+        body: InvokeEnvelope,
+        config: RunnableConfig,
+        request: Request,
+        *,
+        as_text: bool = False,
     ) -> Work:
         """Return what a run for one input does.
 
         Args:
             mode: What it does with the runnable; not `batch`.
-            value: The input as plain JSON data.
+            body: The input as plain JSON data, and what else the caller sends for the runnable.
             config: The config of the run.
-            filters: Which steps the caller wants to be told of, in modes that tell of steps.
+            request: The request.
+            as_text: Whether the caller wants the text of the answer.
 
         Raises:
             InvalidInputError: The data does not fit the input schema.
+            InvalidConfigError: An argument cannot be taken, or a graph's thread is missing.
         """
         chain, execution = self.chain, self.execution
-        checked = execution.parse_input(value, config)
+        value, kwargs = execution.parse_input(body.input, config), self.kwargs(body.kwargs, request)
         if mode == "invoke":
-            return execution.invoke(checked, config)
+            return execution.invoke(value, config, kwargs)
         keep_chunks = chain.on_end is not None
         if mode == "stream":
-            return execution.stream(checked, config, keep_chunks=keep_chunks)
+            if as_text and execution.graph is not None:
+                kwargs = {**execution.graph.text_arguments(), **kwargs}
+            return execution.stream(value, config, kwargs, keep_chunks=keep_chunks)
         steps: dict[str, Any] = {
-            "filters": filters or {},
+            "filters": body.filters,
             "allowed": chain.stream_log_name_allow_list,
             "keep_chunks": keep_chunks,
         }
         if mode == "stream_log":
-            return StreamLogWork(execution, checked, config, **steps)
+            return StreamLogWork(execution, value, config, kwargs, **steps)
         version = chain.astream_events_version
-        return StreamEventsWork(execution, checked, config, version=version, **steps)
+        return StreamEventsWork(execution, value, config, kwargs, version=version, **steps)
+
+    def kwargs(
+        self, sent: dict[str, Any] | list[dict[str, Any]] | None, request: Request
+    ) -> dict[str, Any]:
+        """Return the arguments for the runnable that the chain takes from callers.
+
+        LangServe uses none. So others are left out, unless the chain or the request is strict.
+
+        Raises:
+            InvalidConfigError: An argument cannot be taken; or not all inputs have the same.
+        """
+        if isinstance(sent, list):  # LangChain.js sends those of a batch so.
+            if any(one != sent[0] for one in sent):
+                raise InvalidConfigError("All inputs of a batch must have the same kwargs.")
+            sent = sent[0] if sent else None
+        allowed = self.chain.kwargs_keys
+        taken = {name: value for name, value in (sent or {}).items() if name in allowed}
+        left = sorted((sent or {}).keys() - taken.keys() - {"version"})  # LangChain.js sends it.
+        if left and (self.chain.strict_config or preferences(request).strict):
+            raise InvalidConfigError(
+                f"This chain takes no argument {', '.join(left)} from a caller. The server can "
+                f"allow it with Chain(kwargs_keys=[{left[0]!r}])."
+            )
+        return taken
 
     async def start(self, request: Request, work: Work, asked: Asked) -> Run | PastRun:
         """Start the run; or return the one that its idempotency key started before.

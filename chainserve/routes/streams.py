@@ -23,7 +23,7 @@ from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of, pr
 from chainserve.runtime import runtime_of
 from chainserve.types import DisconnectMode
 from chainserve.validation import EventsEnvelope, InvokeEnvelope, input_error, validate_envelope
-from chainserve.wire.projections import EVENT_STREAM, LangServeWire
+from chainserve.wire.projections import EVENT_STREAM, PLAIN_TEXT, LangServeWire
 
 _Mode: TypeAlias = Literal["stream", "stream_log", "stream_events"]
 
@@ -65,7 +65,8 @@ class StreamRoutes:
             resumable=self._may_be_resumed(request),
             segments=self.segments,
         )
-        work = self._starter.work(self._mode, envelope.input, config, envelope.filters)
+        as_text = media_type == PLAIN_TEXT or self._text_events(request)
+        work = self._starter.work(self._mode, envelope, config, request, as_text=as_text)
         return await self._stream(request, work, asked, media_type)
 
     @answers_errors
@@ -90,7 +91,9 @@ class StreamRoutes:
             resumable=True,
             segments=self.segments,
         )
-        work = self._starter.work("stream", value, config)
+        as_text = media_type == PLAIN_TEXT or self._text_events(request)
+        body = InvokeEnvelope(input=value)
+        work = self._starter.work("stream", body, config, request, as_text=as_text)
         return await self._stream(request, work, asked, media_type)
 
     def _envelope(self, body: Any) -> InvokeEnvelope:

@@ -100,10 +100,12 @@ class Preferences(NamedTuple):
     Attributes:
         resumable: The stream should have ids and its run wait for a reader that comes back.
         wait: For how many seconds an answer may be held back; at most 2**31.
+        strict: What cannot be done should be refused rather than left out (`handling=strict`).
     """
 
     resumable: bool = False
     wait: float | None = None
+    strict: bool = False
 
     @classmethod
     def parse(cls, values: Sequence[str]) -> "Preferences":
@@ -119,7 +121,11 @@ class Preferences(NamedTuple):
                 found.setdefault(*preference)
         wait = found.get("wait", "")
         seconds = min(float(wait), 2.0**31) if _SECONDS.fullmatch(wait) else None
-        return cls(resumable=found.get("resumable") == "", wait=seconds)
+        return cls(
+            resumable=found.get("resumable") == "",
+            wait=seconds,
+            strict=found.get("handling") == "strict",
+        )
 
 
 def _name_value(text: str) -> tuple[str, str] | None:

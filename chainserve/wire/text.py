@@ -23,15 +23,19 @@ _MESSAGE_TYPES = frozenset(
 )
 """The `type` of LangChain's messages, except `remove`, which says nothing."""
 
-_MAY_BE_TEXT = (b'"', b"{", b" ", b"\t")
-"""How the JSON of a string or an object begins; a custom serializer may write spaces first."""
+_MODELS_TYPES = ("ai", "AIMessageChunk")
+
+_MAY_BE_TEXT = (b'"', b"{", b"[", b" ", b"\t")
+"""How the JSON of what may be text begins; a custom serializer may write spaces first."""
 
 
 def text_of(data: bytes) -> str | None:
     """Return the text that the JSON of a chunk stands for, or None if it is not text.
 
     A string is itself. A LangChain message is its content, or the text blocks of its content
-    without the others. The text always has a form in UTF-8: a lone surrogate becomes U+FFFD.
+    without the others. Of the pair of message and metadata that a LangGraph graph streams for each
+    token, the text is that of a model's message, and empty for any other. The text always has a
+    form in UTF-8: a lone surrogate becomes U+FFFD.
     """
     if not data.startswith(_MAY_BE_TEXT):
         return None
@@ -39,7 +43,7 @@ def text_of(data: bytes) -> str | None:
         value = orjson.loads(data)
     except ValueError:
         return _text_slowly(data)
-    return value if isinstance(value, str) else _message_text(value)
+    return value if isinstance(value, str) else _text_of_value(value)
 
 
 def _text_slowly(data: bytes) -> str | None:
@@ -48,10 +52,21 @@ def _text_slowly(data: bytes) -> str | None:
         value = json.loads(data)
     except (ValueError, RecursionError):  # A custom serializer may write what is not JSON.
         return None
-    text = value if isinstance(value, str) else _message_text(value)
+    text = value if isinstance(value, str) else _text_of_value(value)
     if text is None:
         return None
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _text_of_value(value: Any) -> str | None:
+    """Return the text of a message, or of a graph's pair; None for any other value."""
+    if not isinstance(value, list):
+        return _message_text(value)
+    if len(value) != 2 or not isinstance(value[1], dict) or "langgraph_node" not in value[1]:
+        return None
+    text = _message_text(value[0])
+    is_models = isinstance(value[0], dict) and value[0].get("type") in _MODELS_TYPES
+    return text if text is None or is_models else ""
 
 
 def _message_text(value: Any) -> str | None:
