@@ -1,22 +1,36 @@
 """`APIHandler`: a chain's endpoints for routes of one's own, the counterpart of LangServe's."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
+from fastapi import HTTPException
 from langchain_core.runnables import Runnable, RunnableConfig
+from langsmith.utils import tracing_is_enabled
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chainserve.chain import Chain, PerRequestConfigModifier
+from chainserve.errors import ChainServeError
+from chainserve.feedback import LangSmith, require_tracing
+from chainserve.observability import make_logger
 from chainserve.registry import refuse_options
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.schemas import SchemaRoutes
 from chainserve.routes.starting import SERVER_CONFIG, RunStarter
 from chainserve.routes.streams import StreamRoutes
+from chainserve.schema import (
+    Feedback,
+    FeedbackCreateRequest,
+    FeedbackCreateRequestTokenBased,
+    PublicTraceLink,
+    PublicTraceLinkCreateRequest,
+)
 from chainserve.serialization import Serializer
+from chainserve.settings import read_settings
 from chainserve.types import PlaygroundType
 
 
@@ -95,6 +109,8 @@ class APIHandler:
         )
         refuse_options(chain)
         starter = RunStarter(chain, prefix, path=prefix + chain.path)
+        self._chain = chain
+        self._langsmith = LangSmith(make_logger(read_settings(listens=False)))
         self._verbs = LangServeRoutes(starter)
         self._streams = StreamRoutes(starter, tells_location=False)
         self._logs = StreamRoutes(starter, "stream_log", tells_location=False)
@@ -201,6 +217,57 @@ class APIHandler:
         request.scope.setdefault("path_params", {})["file"] = file_path
         return await self._playground.page(_configured(request, config_hash, server_config))
 
+    async def create_feedback(self, feedback_create_req: FeedbackCreateRequest) -> Feedback:
+        """Send feedback on a run to LangSmith, and return it as it was sent.
+
+        Whose run it is is not looked at: that is for the endpoint that calls this.
+
+        Raises:
+            HTTPException: 400 if it is not enabled or nothing is traced; or what LangSmith does.
+        """
+        with _as_http_exceptions():
+            self._require(await self.check_feedback_enabled(), "enable_feedback_endpoint")
+            return await self._langsmith.create_feedback(feedback_create_req)
+
+    async def create_feedback_from_token(
+        self, create_request: FeedbackCreateRequestTokenBased
+    ) -> None:
+        """Send the feedback to LangSmith that a token allows.
+
+        Raises:
+            HTTPException: 400 if no tokens are given or nothing is traced; or what LangSmith does.
+        """
+        with _as_http_exceptions():
+            self._require(self._chain.feedback_key is not None, "token_feedback_config")
+            await self._langsmith.create_feedback_from_token(create_request)
+
+    async def create_public_trace_link(
+        self, public_trace_link_create_req: PublicTraceLinkCreateRequest
+    ) -> PublicTraceLink:
+        """Make the trace of a run public, and return where it is.
+
+        Whose run it is is not looked at: that is for the endpoint that calls this.
+
+        Raises:
+            HTTPException: 400 if it is not enabled or nothing is traced; or what LangSmith does.
+        """
+        with _as_http_exceptions():
+            enabled = await self.check_public_trace_link_enabled()
+            self._require(enabled, "enable_public_trace_link_endpoint")
+            url = await self._langsmith.share_run(public_trace_link_create_req.run_id)
+            return PublicTraceLink(public_url=url)
+
+    async def check_feedback_enabled(self) -> bool:
+        """Tell whether feedback may be sent now."""
+        return self._chain.enable_feedback_endpoint and bool(tracing_is_enabled())
+
+    async def check_public_trace_link_enabled(self) -> bool:
+        """Tell whether traces may be made public now."""
+        return self._chain.enable_public_trace_link_endpoint and bool(tracing_is_enabled())
+
+    def _require(self, enabled: bool, option: str) -> None:
+        require_tracing(enabled=enabled, option=option)
+
     @property
     def InvokeRequest(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the body of `invoke`, for documents."""
@@ -235,6 +302,15 @@ class APIHandler:
     def BatchResponse(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the answer of `batch`, for documents."""
         return self._models.batch_response
+
+
+@contextmanager
+def _as_http_exceptions() -> Iterator[None]:
+    """Raise errors as those that FastAPI answers, for endpoints that return no response of ours."""
+    try:
+        yield
+    except ChainServeError as error:
+        raise HTTPException(error.status_code, error.detail) from error
 
 
 def _configured(

@@ -69,12 +69,15 @@ class Chain:
         max_body_bytes: The largest request body.
         max_batch_size: The largest number of inputs in a batch.
         max_concurrency: How many inputs of one batch run at once.
-        include_callback_events: As in LangServe's `add_routes`.
-        enable_feedback_endpoint: As in LangServe's `add_routes`.
-        token_feedback_config: As in LangServe's `add_routes`.
-        enable_public_trace_link_endpoint: As in LangServe's `add_routes`.
-        stream_log_name_allow_list: As in LangServe's `add_routes`.
-        astream_events_version: As in LangServe's `add_routes`.
+        include_callback_events: Whether `invoke` and `batch` tell what happened in their runs.
+        enable_feedback_endpoint: Whether callers may send feedback on runs to LangSmith.
+        token_feedback_config: `{"key_configs": [{"key": "correctness"}]}`, with one key: each
+            answer has a token, with which feedback on its run may be sent.
+        enable_public_trace_link_endpoint: Whether callers may make the LangSmith trace of a run
+            public, with all that is in it.
+        stream_log_name_allow_list: The names of the steps that `stream_log` and `stream_events`
+            tell of beside the root run; all when None.
+        astream_events_version: The version of the events of `stream_events`.
 
     A bound, time-out or policy that is None takes the server's setting of the same name.
 
@@ -140,6 +143,10 @@ class Chain:
         for key, reason in _SERVERS_OWN.items():
             if key in self.config_keys:
                 raise ConfigurationError(f"config_keys must not name {key}: {reason}.")
+        if self.token_feedback_config is not None and self.feedback_key is None:
+            raise ConfigurationError(
+                'token_feedback_config must have one key: {"key_configs": [{"key": "…"}]}.'
+            )
         if own := {"input", "config"} & {*self.kwargs_keys}:
             raise ConfigurationError(f"kwargs_keys must not name {', '.join(own)}.")
         object.__setattr__(self, "path", self.path.rstrip("/"))
@@ -158,6 +165,14 @@ class Chain:
                     f"There is no endpoint {name!r}. There are: {', '.join(ENDPOINT_NAMES)}."
                 )
         mounted = frozenset(ENDPOINT_NAMES if enabled is None else (*enabled, "runs"))
+        if self.enable_feedback_endpoint:
+            mounted |= {"feedback"}
+        else:
+            mounted -= {"feedback"}
+        if self.enable_public_trace_link_endpoint:
+            mounted |= {"public_trace_link"}
+        else:
+            mounted -= {"public_trace_link"}
         mounted -= frozenset(disabled)
         return mounted if mounted & frozenset(BACKGROUND_MODES) else mounted - {"runs"}
 
@@ -165,6 +180,14 @@ class Chain:
     def modes(self) -> tuple[RunMode, ...]:
         """The modes of a run that is started by `POST runs`; the first is the default."""
         return tuple(mode for mode in BACKGROUND_MODES if mode in self.endpoints)
+
+    @property
+    def feedback_key(self) -> str | None:
+        """The key for which callers get feedback tokens, if they get any."""
+        match self.token_feedback_config:
+            case {"key_configs": [{"key": str(key)}]}:
+                return key
+        return None
 
     def at(self, path: str) -> "Chain":
         """Return the same declaration at another path."""

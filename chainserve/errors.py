@@ -16,6 +16,7 @@
     │   ├── InvalidCursorError           400
     │   ├── LogExpiredError              410
     │   ├── OutputNotKeptError           410
+    │   ├── FeedbackNotEnabledError      400
     │   ├── InvalidIdempotencyKeyError   400
     │   ├── IdempotencyKeyReusedError    422
     │   ├── InvalidConfigHashError       400
@@ -287,6 +288,19 @@ class LogExpiredError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The events of this run are no longer kept. Its record still is.")
+
+
+class FeedbackNotEnabledError(RequestError):
+    """The endpoint needs LangSmith's tracing and an option, and one of them is not set."""
+
+    code = "feedback_not_enabled"
+    status_code = 400
+
+    def __init__(self, option: str) -> None:
+        super().__init__(
+            "This is possible only where the server traces its runs with LangSmith "
+            f"(LANGSMITH_TRACING=true and LANGSMITH_API_KEY) and the chain has {option}."
+        )
 
 
 class OutputNotKeptError(RequestError):

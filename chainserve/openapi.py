@@ -13,7 +13,16 @@ from fastapi import Header, Query
 from starlette.responses import Response
 
 from chainserve.errors import PROBLEM_MEDIA_TYPE, status_phrase
-from chainserve.schema import ProblemDetails, RunDetails, RunList
+from chainserve.schema import (
+    Feedback,
+    FeedbackCreateRequest,
+    FeedbackCreateRequestTokenBased,
+    ProblemDetails,
+    PublicTraceLink,
+    PublicTraceLinkCreateRequest,
+    RunDetails,
+    RunList,
+)
 from chainserve.types import DisconnectMode
 from chainserve.validation import BodyModels
 from chainserve.wire.projections import EVENT_STREAM, NDJSON, PLAIN_TEXT
@@ -280,6 +289,59 @@ def delete_run(_: BodyModels) -> Documentation:
     description = "Forget a run that has ended: its record, its output and its events."
     described = _described(documented, "Forget a run", description, 400, 404, 409)
     return {**described, "status_code": 204, "response_description": "It is forgotten."}
+
+
+def create_feedback(_: BodyModels) -> Documentation:
+    """Describe `POST feedback`."""
+
+    async def documented(body: Any) -> None:
+        raise NotImplementedError
+
+    described = _described(
+        documented, "Feedback", "Send feedback on a run to LangSmith.", *_BODY, 404, 502, 504
+    )
+    return {**described, **_bodies(documented, FeedbackCreateRequest, Feedback)}
+
+
+def check_feedback(_: BodyModels) -> Documentation:
+    """Describe `HEAD feedback`."""
+    return _check("Check feedback", "Tell whether feedback may be sent: 200, or 400.")
+
+
+def create_feedback_from_token(_: BodyModels) -> Documentation:
+    """Describe `POST token_feedback`."""
+
+    async def documented(body: Any) -> None:
+        raise NotImplementedError
+
+    description = "Send the feedback to LangSmith that a token allows."
+    described = _described(documented, "Token feedback", description, *_BODY, 404, 502, 504)
+    return {**described, **_bodies(documented, FeedbackCreateRequestTokenBased, None)}
+
+
+def create_public_trace_link(_: BodyModels) -> Documentation:
+    """Describe `PUT public_trace_link`."""
+
+    async def documented(body: Any) -> None:
+        raise NotImplementedError
+
+    description = "Make the LangSmith trace of a run public, and answer where it is."
+    described = _described(documented, "Public trace link", description, *_BODY, 404, 502, 504)
+    return {**described, **_bodies(documented, PublicTraceLinkCreateRequest, PublicTraceLink)}
+
+
+def check_public_trace_link(_: BodyModels) -> Documentation:
+    """Describe `HEAD public_trace_link`."""
+    return _check("Check public trace link", "Tell whether traces may be made public: 200, or 400.")
+
+
+def _check(summary: str, description: str) -> Documentation:
+    """Describe a route that tells whether another can be used."""
+
+    async def documented() -> None:
+        raise NotImplementedError
+
+    return _described(documented, summary, description, 400)
 
 
 def input_schema(_: BodyModels) -> Documentation:

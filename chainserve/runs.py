@@ -7,7 +7,7 @@ A run is `pending`, then `running`, then ends in exactly one of `success`, `erro
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from chainserve.errors import (
 from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd, TranslateError
 from chainserve.pacing import Follower
+from chainserve.schema import FeedbackToken
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.translation import translate
 from chainserve.types import (
@@ -59,6 +60,7 @@ class RunOptions:
         request_id: The id of the request that starts it.
         on_end: The chain's hook.
         translate_error: The chain's hook.
+        feedback_token: Asks for a token for feedback on a run, by its id; None where none is given.
     """
 
     path: str
@@ -76,6 +78,7 @@ class RunOptions:
     request_id: str | None = None
     on_end: OnEnd | None = None
     translate_error: TranslateError | None = None
+    feedback_token: Callable[[RunId], Coroutine[Any, Any, FeedbackToken | None]] | None = None
 
 
 class Run:
@@ -95,6 +98,8 @@ class Run:
         ended: Set once the state is final.
         readers: How many wait for it or read its log here.
         followers: Those of them who read its log.
+        feedback_tokens: What asks for a token for each id, where callers get them.
+        announcing: Writes the first event of its log, until it is written.
     """
 
     def __init__(self, work: Work, options: RunOptions, started_at: float) -> None:
@@ -122,6 +127,8 @@ class Run:
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
+        self.feedback_tokens: Sequence[asyncio.Task[FeedbackToken | None]] = ()
+        self.announcing: asyncio.Task[None] | None = None
         self.patience: asyncio.TimerHandle | None = None
 
     @property

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from chainserve.chain import Chain
 from chainserve.connection import Pace
 from chainserve.executor import RunExecutor
+from chainserve.feedback import LangSmith
 from chainserve.hooks import Principal
 from chainserve.observability import make_logger
 from chainserve.runs import RunOptions
@@ -46,6 +47,7 @@ class Runtime:
             max_lead=min(settings.max_run_log_bytes, settings.max_log_bytes) * 7 // 8,
             log=self.log,
         )
+        self.langsmith = LangSmith(self.log)
         self.pace = Pace(
             heartbeat_interval=settings.heartbeat_interval,
             send_timeout=settings.send_timeout,
@@ -58,6 +60,7 @@ class Runtime:
         """End all runs, and let them be read to their ends."""
         self._closed = True
         await self.executor.shutdown()
+        await self.langsmith.close()
 
     def _expire(self) -> None:
         """Give back the memory of what is over its time, also where nobody asks for anything."""

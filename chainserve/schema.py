@@ -1,6 +1,8 @@
 """Request and response bodies as pydantic models: the counterpart of `langserve.schema`."""
 
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
@@ -19,7 +21,53 @@ class FeedbackToken(BaseModel):
 
     key: str
     token_url: str | None = None
-    expires_at: str | None = None
+    expires_at: datetime | None = None
+
+
+class BaseFeedback(BaseModel):
+    """What feedback on a run says."""
+
+    run_id: UUID | None = Field(description="The run that it is about.")
+    key: str = Field(description="What it is about, such as `correctness`.")
+    score: float | int | bool | None = None
+    value: float | int | bool | str | dict[str, Any] | None = None
+    comment: str | None = None
+
+
+class FeedbackCreateRequest(BaseFeedback):
+    """The body of `POST feedback`."""
+
+
+class Feedback(BaseFeedback):
+    """Feedback that LangSmith was sent."""
+
+    id: UUID
+    created_at: datetime
+    modified_at: datetime
+    correction: dict[str, Any] | None = None
+
+
+class FeedbackCreateRequestTokenBased(BaseModel):
+    """The body of `POST token_feedback`."""
+
+    token_or_url: UUID | str = Field(description="What the run's `feedback_tokens` have.")
+    score: float | int | bool | None = None
+    value: float | int | bool | str | dict[str, Any] | None = None
+    comment: str | None = None
+    correction: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class PublicTraceLinkCreateRequest(BaseModel):
+    """The body of `PUT public_trace_link`."""
+
+    run_id: UUID
+
+
+class PublicTraceLink(BaseModel):
+    """Where anybody can see the trace of a run."""
+
+    public_url: str
 
 
 class InvokeResponseMetadata(BaseModel):

@@ -16,6 +16,7 @@ from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.errors import ConfigurationError
 from chainserve.observability import make_logger
 from chainserve.registry import refuse_options, why_stream_fails
+from chainserve.routes.feedback import FeedbackRoutes
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.paths import any_form
 from chainserve.routes.playground import PlaygroundRoutes
@@ -133,7 +134,6 @@ def add_stream_route(
     """
     router = app.router if isinstance(app, FastAPI) else app
     declared = chain if isinstance(chain, Chain) else Chain(path=path, runnable=chain)
-    _refuse_unserved(declared)
     refuse_options(declared)
     _check_environment(router, declared)
     if f"{router.prefix}{path}" in {getattr(route, "path", None) for route in router.routes}:
@@ -169,7 +169,6 @@ def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
         ConfigurationError: As `add_routes`, the settings aside.
     """
     router = app.router if isinstance(app, FastAPI) else app
-    _refuse_unserved(chain)
     refuse_options(chain)
     setattr(router, _WARNED, True)
     _refuse_taken(router, chain)
@@ -181,6 +180,7 @@ def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     add.route("input_schema", GET=(schemas.input_schema, openapi.input_schema))
     add.route("output_schema", GET=(schemas.output_schema, openapi.output_schema))
     add.route("config_schema", GET=(schemas.config_schema, openapi.config_schema))
+    _add_feedback(add, FeedbackRoutes(starter))
     if "playground" in chain.endpoints:
         add.playground(PlaygroundRoutes(chain))
     close_with(router)
@@ -211,6 +211,24 @@ def _add_runs(add: "_Adder", runs: RunRoutes) -> None:
     )
     add.route("runs", below=f"{one}/stream", GET=(runs.stream, openapi.stream_run))
     add.route("runs", below=f"{one}/cancel", POST=(runs.cancel, openapi.cancel_run))
+
+
+def _add_feedback(add: "_Adder", feedback: FeedbackRoutes) -> None:
+    """Add what callers send to LangSmith."""
+    add.route(
+        "feedback",
+        POST=(feedback.create_feedback, openapi.create_feedback),
+        HEAD=(feedback.check_feedback, openapi.check_feedback),
+    )
+    add.route(
+        "token_feedback",
+        POST=(feedback.create_feedback_from_token, openapi.create_feedback_from_token),
+    )
+    add.route(
+        "public_trace_link",
+        PUT=(feedback.create_public_trace_link, openapi.create_public_trace_link),
+        HEAD=(feedback.check_public_trace_link, openapi.check_public_trace_link),
+    )
 
 
 class _Adder:
@@ -287,13 +305,6 @@ def _spelled(character: re.Match[str]) -> str:
     return "__" if character[0] == "/" else f"_{ord(character[0]):x}_"
 
 
-_UNSERVED = (
-    "enable_feedback_endpoint",
-    "token_feedback_config",
-    "enable_public_trace_link_endpoint",
-)
-
-
 _WARNED = "_chainserve_warned"
 """Marks a router whose server was told what is wrong with the environment."""
 
@@ -317,15 +328,6 @@ def warn_of_streams(chain: Chain, log: Any) -> None:
     if (reason := why_stream_fails(chain.runnable)) is not None:
         mend = "Give RunnableGenerator an async generator function too, or alone."
         log.warning("streams of this chain fail", path=chain.path, reason=reason, mend=mend)
-
-
-def _refuse_unserved(chain: Chain) -> None:
-    """Refuse what this version does not do, rather than leave it out in silence."""
-    asked = [name for name in _UNSERVED if getattr(chain, name)]
-    if asked:
-        raise ConfigurationError(
-            f"This version of chainserve does not serve {', '.join(asked)}. Leave it out."
-        )
 
 
 def _refuse_taken(router: APIRouter, chain: Chain) -> None:

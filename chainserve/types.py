@@ -52,22 +52,5 @@ EndpointName: TypeAlias = Literal[
 ]
 """The endpoints of a chain, as LangServe's `enabled_endpoints` names them, and the run routes."""
 
-SERVED_ENDPOINTS: frozenset[EndpointName] = frozenset(
-    {
-        "invoke",
-        "batch",
-        "stream",
-        "stream_log",
-        "stream_events",
-        "playground",
-        "input_schema",
-        "output_schema",
-        "config_schema",
-        "config_hashes",
-        "runs",
-    }
-)
-"""The endpoints that this version mounts."""
-
 ENDPOINT_NAMES: tuple[EndpointName, ...] = get_args(EndpointName)
 TERMINAL_EVENTS: frozenset[EventName] = frozenset({"end", "error"})

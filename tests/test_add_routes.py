@@ -375,9 +375,7 @@ def test_the_least_values_that_can_work_are_taken() -> None:
         ({"enabled_endpoints": ["invoke"], "disabled_endpoints": ["batch"]}, "not both"),
         ({"path": "chain"}, "must start with a slash: '/chain'"),
         ({"config_keys": ["configurable", "run_name"]}, "must not name run_name"),
-        ({"enable_feedback_endpoint": True}, "enable_feedback_endpoint"),
         ({"token_feedback_config": {"key_configs": []}}, "token_feedback_config"),
-        ({"enable_public_trace_link_endpoint": True}, "enable_public_trace_link_endpoint"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_with_a_sentence(

@@ -42,6 +42,7 @@ LEVEL = {
     "connection": 3,
     "pacing": 3,
     "execution": 4,
+    "feedback": 4,
     "intermediate": 5,
     "runs": 5,
     "executor": 6,

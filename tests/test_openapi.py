@@ -437,7 +437,7 @@ async def test_a_sub_application_has_a_valid_document_of_its_own() -> None:
     assert sub.status == 200
     document: Any = sub.json()
     OpenAPIV31SpecValidator(document).validate()
-    names = [*VERBS, *STEPS, *RUN_ROUTES, *SCHEMAS]
+    names = [*VERBS, *STEPS, *RUN_ROUTES, *SCHEMAS, "token_feedback"]
     assert set(document["paths"]) == {f"/chain/{name}" for name in names}
 
 
@@ -913,6 +913,7 @@ async def test_tags_and_names_of_a_chain_are_in_the_document() -> None:
         "Stream by GET",
         "Stream log",
         "Stream events",
+        "Token feedback",
         "Start a run",
         "List runs",
         "Show a run",

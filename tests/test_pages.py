@@ -62,7 +62,7 @@ async def test_the_page_learns_of_its_chain_from_chain_json() -> None:
         **declared,
         "endpoints": [
             "invoke", "stream", "stream_log", "stream_events", "playground", "input_schema",
-            "config_schema", "output_schema", "config_hashes", "runs",
+            "config_schema", "output_schema", "config_hashes", "token_feedback", "runs",
         ],
         "playground_type": "chat",
     }  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 from chains import agent, analyst, assistant, chat, coder, tutor, writer
 from chainserve import errors
 from chainserve.settings import Settings
-from chainserve.types import SERVED_ENDPOINTS
+from chainserve.types import ENDPOINT_NAMES
 from tests._apps import make_app
 from tests._bridge import request
 from tests._processes import ServerProcess, ask
@@ -202,7 +202,7 @@ def test_every_error_code_is_in_the_table_with_its_status() -> None:
 def test_every_chain_and_endpoint_is_described() -> None:
     for module in (agent, analyst, assistant, chat, coder, tutor, writer):
         assert f"| `{module.chain.path}` |" in README
-    for endpoint in SERVED_ENDPOINTS:
+    for endpoint in ENDPOINT_NAMES:
         assert endpoint in README
 
 

@@ -13,7 +13,7 @@ from chainserve.chain import Chain
 from chainserve.demo import OFFLINE_MODEL_NAME
 from chainserve.registry import streams
 from chainserve.routes.pages import Page, playground_file
-from chainserve.types import ENDPOINT_NAMES, SERVED_ENDPOINTS, PlaygroundType
+from chainserve.types import ENDPOINT_NAMES, PlaygroundType
 
 
 class ChainDescription(BaseModel):
@@ -80,7 +80,7 @@ def describe(chain: Chain) -> ChainDescription:
         tags=list(chain.tags),
         model=chain.model,
         examples=list(chain.examples),
-        endpoints=[name for name in ENDPOINT_NAMES if name in chain.endpoints & SERVED_ENDPOINTS],
+        endpoints=[name for name in ENDPOINT_NAMES if name in chain.endpoints],
         streams=streams(chain.runnable),
         playground_type=chain.playground_type,
     )

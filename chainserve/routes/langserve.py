@@ -1,7 +1,7 @@
 """LangServe's `invoke` and `batch`, with its bodies, status codes and bytes."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 from langchain_core.runnables import RunnableConfig
@@ -17,12 +17,14 @@ from chainserve.errors import (
     RunFailedError,
 )
 from chainserve.execution import Work
+from chainserve.executor import feedback_tokens_of
 from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.responses import OutputResponse, wait_for_end
 from chainserve.routes.requests import answers_errors
 from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
+from chainserve.schema import FeedbackToken
 from chainserve.types import RunId
 from chainserve.validation import BatchEnvelope, InvokeEnvelope, validate_envelope
 
@@ -67,7 +69,7 @@ class LangServeRoutes:
         ]
         if not values:
             none: list[bytes] | None = [] if self._execution.includes_callback_events else None
-            return OutputResponse(_batch_body((), (), none), runtime.settings.send_timeout)
+            return OutputResponse(_batch_body((), (), (), none), runtime.settings.send_timeout)
         asked = Asked(
             endpoint="batch",
             content=read.text,
@@ -114,7 +116,8 @@ class LangServeRoutes:
             if not run.is_over:
                 return problem_response(RunCancelledError())  # The client is gone.
         if run.error is None:
-            answer = body(run.ids, _known(run), self._callback_events(run))
+            tokens = await feedback_tokens_of(run)
+            answer = body(run.ids, _known(run), tokens, self._callback_events(run))
             return OutputResponse(answer, runtime.settings.send_timeout)
         if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
             raise run.exception
@@ -127,7 +130,10 @@ class LangServeRoutes:
         return [b"[]"] * len(run.ids) if self._execution.includes_callback_events else None
 
 
-_Body: TypeAlias = Callable[[Sequence[RunId], Sequence[bytes], Sequence[bytes] | None], bytes]
+_Tokens: TypeAlias = Sequence[Sequence[FeedbackToken]]
+_Body: TypeAlias = Callable[
+    [Sequence[RunId], Sequence[bytes], _Tokens, Sequence[bytes] | None], bytes
+]
 
 
 def _known(run: Run | PastRun) -> Sequence[bytes]:
@@ -159,19 +165,32 @@ def _repeated(config: RunnableConfig, size: int) -> list[RunnableConfig]:
 
 
 def _invoke_body(
-    run_ids: Sequence[RunId], outputs: Sequence[bytes], events: Sequence[bytes] | None
+    run_ids: Sequence[RunId],
+    outputs: Sequence[bytes],
+    tokens: _Tokens,
+    events: Sequence[bytes] | None,
 ) -> bytes:
-    metadata = orjson.dumps({"run_id": run_ids[0], "feedback_tokens": []})
+    metadata = orjson.dumps({"run_id": run_ids[0], "feedback_tokens": _plain(tokens[0])})
     if events is None:
         return b'{"output":%b,"metadata":%b}' % (outputs[0], metadata)
     members = (outputs[0], metadata, events[0])
     return b'{"output":%b,"metadata":%b,"callback_events":%b}' % members
 
 
+def _plain(tokens: Sequence[FeedbackToken]) -> list[Any]:
+    return [token.model_dump(mode="json") for token in tokens]
+
+
 def _batch_body(
-    run_ids: Sequence[RunId], outputs: Sequence[bytes], events: Sequence[bytes] | None
+    run_ids: Sequence[RunId],
+    outputs: Sequence[bytes],
+    tokens: _Tokens,
+    events: Sequence[bytes] | None,
 ) -> bytes:
-    responses = [{"run_id": run_id, "feedback_tokens": []} for run_id in run_ids]
+    responses = [
+        {"run_id": run_id, "feedback_tokens": _plain(given)}
+        for run_id, given in zip(run_ids, tokens, strict=True)
+    ]
     metadata = orjson.dumps({"responses": responses, "run_ids": run_ids})
     joined = b",".join(outputs)
     if events is None:

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
+from langsmith.utils import tracing_is_enabled
 from starlette.requests import Request
 
 from chainserve.chain import Chain
@@ -197,6 +198,7 @@ class RunStarter:
             resumable=asked.resumable or key is not None,
             log=asked.log,
             request_id=request_id_of(request.scope),
+            feedback_token=self._feedback_token(runtime),
         )
         return await runtime.executor.start(work, options)
 
@@ -217,6 +219,17 @@ class RunStarter:
         if record is None or (record.owner, record.path) != (owner, path):
             raise RunNotFoundError
         return record
+
+    def _feedback_token(self, runtime: Runtime) -> Any:
+        """Return what asks for a run's feedback token; None where callers get none."""
+        key = self.chain.feedback_key
+        if key is None or not tracing_is_enabled():
+            return None
+        return lambda run_id: runtime.langsmith.token(run_id, key)
+
+    def has_owners(self, request: Request) -> bool:
+        """Tell whether the chain's runs belong to principals."""
+        return (self.chain.principal or runtime_of(request).principal) is not None
 
     def path(self, request: Request, segments: int) -> str:
         """Return the path that the runs belong to which the request may start and see.

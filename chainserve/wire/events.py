@@ -1,7 +1,7 @@
 """The entries of an event log."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from chainserve.types import TERMINAL_EVENTS, EventName, RunId
@@ -20,9 +20,19 @@ class Event(NamedTuple):
         return self.event in TERMINAL_EVENTS
 
 
-def metadata_event(run_id: RunId) -> Event:
-    """Return the first event of every log."""
-    return Event(0, "metadata", json.dumps({"run_id": run_id}).encode())
+def metadata_event(
+    run_id: RunId, feedback_tokens: Sequence[Mapping[str, Any]] | None = None
+) -> Event:
+    """Return the first event of every log.
+
+    Args:
+        run_id: The run.
+        feedback_tokens: `key`, `token_url` and `expires_at` of those that its callers get.
+    """
+    data: dict[str, Any] = {"run_id": run_id}
+    if feedback_tokens:
+        data["feedback_tokens"] = feedback_tokens
+    return Event(0, "metadata", json.dumps(data).encode())
 
 
 def end_event(seq: int, usage: Mapping[str, Any] | None = None) -> Event:

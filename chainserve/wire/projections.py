@@ -47,8 +47,8 @@ class LangServeWire:
     are no ids.
 
     Args:
-        tells_run_id: Whether there is `metadata`; LangServe has it in `/stream` alone, for the
-            chunks of the others tell the run's id.
+        tells_run_id: Whether there is `metadata` without feedback tokens; LangServe has it in
+            `/stream` alone, for the chunks of the others tell the run's id.
     """
 
     media_type = EVENT_STREAM
@@ -70,7 +70,7 @@ class LangServeWire:
                     self._metadata = None
                 frames += (_DATA_PREFIX, event.data, _DATA_SUFFIX)
             elif event.event == "metadata":
-                if self._tells_run_id:
+                if self._tells_run_id or b"feedback_tokens" in event.data:
                     self._metadata = encode_event("metadata", event.data)
             else:
                 if frames:
