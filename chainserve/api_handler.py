@@ -12,7 +12,12 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chainserve.chain import Chain, PerRequestConfigModifier
+from chainserve.chain import (
+    Chain,
+    PerKeyFeedbackConfig,
+    PerRequestConfigModifier,
+    TokenFeedbackConfig,
+)
 from chainserve.errors import ChainServeError
 from chainserve.feedback import LangSmith, require_tracing
 from chainserve.observability import make_logger
@@ -32,6 +37,8 @@ from chainserve.schema import (
 from chainserve.serialization import Serializer
 from chainserve.settings import read_settings
 from chainserve.types import PlaygroundType
+
+__all__ = ["APIHandler", "PerKeyFeedbackConfig", "PerRequestConfigModifier", "TokenFeedbackConfig"]
 
 
 class APIHandler:
@@ -79,7 +86,7 @@ class APIHandler:
         config_keys: Sequence[str] = ("configurable",),
         include_callback_events: bool = False,
         enable_feedback_endpoint: bool = False,
-        token_feedback_config: Mapping[str, Any] | None = None,
+        token_feedback_config: TokenFeedbackConfig | Mapping[str, Any] | None = None,
         enable_public_trace_link_endpoint: bool = False,
         per_req_config_modifier: PerRequestConfigModifier | None = None,
         stream_log_name_allow_list: Sequence[str] | None = None,
@@ -281,17 +288,17 @@ class APIHandler:
     @property
     def StreamRequest(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the body of `stream`, for documents."""
-        return self._models.invoke_request
+        return self._models.stream_request
 
     @property
     def StreamLogRequest(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the body of `stream_log`, for documents."""
-        return self._models.events_request
+        return self._models.stream_log_request
 
     @property
     def StreamEventsRequest(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the body of `stream_events`, for documents."""
-        return self._models.events_request
+        return self._models.stream_events_request
 
     @property
     def InvokeResponse(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name

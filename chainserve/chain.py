@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -22,6 +22,18 @@ PerRequestConfigModifier: TypeAlias = Callable[
     [dict[str, Any], Any], RunnableConfig | dict[str, Any] | Awaitable[Any]
 ]
 """`(config, request) -> config`, sync or async: the server's own part of each request's config."""
+
+
+class PerKeyFeedbackConfig(TypedDict):
+    """What callers may give feedback about, such as `correctness`."""
+
+    key: str
+
+
+class TokenFeedbackConfig(TypedDict):
+    """What callers get tokens for, with which they may give feedback: one key."""
+
+    key_configs: list[PerKeyFeedbackConfig]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,7 +134,7 @@ class Chain:
 
     include_callback_events: bool = False
     enable_feedback_endpoint: bool = False
-    token_feedback_config: Mapping[str, Any] | None = None
+    token_feedback_config: TokenFeedbackConfig | Mapping[str, Any] | None = None
     enable_public_trace_link_endpoint: bool = False
     stream_log_name_allow_list: Sequence[str] | None = None
     astream_events_version: Literal["v1", "v2"] = "v2"

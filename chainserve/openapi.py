@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from uuid import UUID
 
 from fastapi import Header, Query
+from pydantic import BaseModel
 from starlette.responses import Response
 
+from chainserve.bodies import BodyModels
 from chainserve.errors import PROBLEM_MEDIA_TYPE, status_phrase
 from chainserve.schema import (
     Feedback,
@@ -24,7 +26,6 @@ from chainserve.schema import (
     RunList,
 )
 from chainserve.types import DisconnectMode
-from chainserve.validation import BodyModels
 from chainserve.wire.projections import EVENT_STREAM, NDJSON, PLAIN_TEXT
 
 Documentation: TypeAlias = dict[str, Any]
@@ -130,7 +131,7 @@ def stream(models: BodyModels) -> Documentation:
     ) -> None:
         raise NotImplementedError
 
-    documented.__annotations__["body"] = models.invoke_request
+    documented.__annotations__["body"] = models.stream_request
     description = "Run the chain once and stream its output; or go on with the run of a cursor."
     return _streaming(_described(documented, "Stream", description, *_BODY, 404, 410), _STARTED)
 
@@ -141,7 +142,7 @@ def stream_log(models: BodyModels) -> Documentation:
         "Run the chain once and stream what happens inside it, as patches of a run log: "
         '`{"ops": [...]}`, JSON Patch operations (RFC 6902).'
     )
-    return _stream_of_steps(models, "Stream log", description)
+    return _stream_of_steps(models, models.stream_log_request, "Stream log", description)
 
 
 def stream_events(models: BodyModels) -> Documentation:
@@ -150,13 +151,15 @@ def stream_events(models: BodyModels) -> Documentation:
         "Run the chain once and stream what happens inside it, as LangChain's stream events: "
         '`{"event", "data", "name", "tags", "run_id", "metadata", "parent_ids"}`.'
     )
-    return _stream_of_steps(models, "Stream events", description)
+    return _stream_of_steps(models, models.stream_events_request, "Stream events", description)
 
 
-def _stream_of_steps(models: BodyModels, summary: str, description: str) -> Documentation:
+def _stream_of_steps(
+    models: BodyModels, request: type[BaseModel], summary: str, description: str
+) -> Documentation:
     """Describe a stream of what happens inside a run."""
     described = stream(models)
-    described["endpoint"].__annotations__["body"] = models.events_request
+    described["endpoint"].__annotations__["body"] = request
     return {**described, "summary": summary, "description": description}
 
 

@@ -70,7 +70,11 @@ class PublicTraceLink(BaseModel):
     public_url: str
 
 
-class InvokeResponseMetadata(BaseModel):
+class SharedResponseMetadata(BaseModel):
+    """Base class of what answers say beside their outputs."""
+
+
+class InvokeResponseMetadata(SharedResponseMetadata):
     """What is known of the run behind a response."""
 
     run_id: str = Field(description="The run's id, a UUID.")
@@ -79,7 +83,11 @@ class InvokeResponseMetadata(BaseModel):
     )
 
 
-class BatchResponseMetadata(BaseModel):
+SingletonResponseMetadata = InvokeResponseMetadata
+"""LangServe's older name of it."""
+
+
+class BatchResponseMetadata(SharedResponseMetadata):
     """What is known of the runs behind a batch, in the order of its inputs."""
 
     responses: list[InvokeResponseMetadata]

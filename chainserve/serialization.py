@@ -7,14 +7,16 @@ any client can read them and no class is ever chosen by what a message says.
 import abc
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Discriminator, RootModel, Tag
 
 from chainserve.errors import OutputNotSerializableError
-from chainserve.well_known import decode
+from chainserve.well_known import CLASSES, decode
 
 
 class Serializer(abc.ABC):
@@ -49,7 +51,7 @@ class WellKnownLCSerializer(Serializer):
             OutputNotSerializableError: An object inside has no JSON form; the message names it.
         """
         try:
-            return orjson.dumps(obj, default=_model_dump)
+            return orjson.dumps(obj, default=default)
         except TypeError:
             return _dumps_slowly(obj)
 
@@ -61,7 +63,7 @@ class WellKnownLCSerializer(Serializer):
         return decode(s)
 
 
-def _model_dump(obj: Any) -> Any:
+def default(obj: Any) -> Any:
     """Return what orjson should write in place of a pydantic model."""
     if isinstance(obj, BaseModel):
         return obj.model_dump()
@@ -184,6 +186,23 @@ def _told(obj: Any, shown: str | None = None) -> dict[str, Any]:
     id_ = [*cls.__module__.split("."), cls.__qualname__]
     shown = shown if len(shown) <= _MAX_REPR else f"{shown[:_MAX_REPR]}…"
     return {"lc": 1, "type": "not_implemented", "id": id_, "repr": shown}
+
+
+@cache
+def _well_known_object() -> Any:
+    union: Any = reduce(or_, (Annotated[cls, Tag(type_)] for type_, cls in CLASSES.items()))
+    return RootModel[Annotated[union, Discriminator(_type_of)]]
+
+
+def _type_of(value: Any) -> Any:
+    return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+
+
+def __getattr__(name: str) -> Any:
+    """Make LangServe's model of all well-known objects, which nothing here needs, when asked."""
+    if name == "WellKnownLCObject":
+        return _well_known_object()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class ServerSideException(Exception):  # noqa: N818 - LangServe's name

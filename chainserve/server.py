@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chainserve import openapi
+from chainserve.bodies import BodyModels
 from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.errors import ConfigurationError
 from chainserve.observability import make_logger
@@ -27,10 +28,13 @@ from chainserve.routes.streams import PlainStreamRoutes, StreamRoutes
 from chainserve.runtime import close_with, settings_on
 from chainserve.serialization import Serializer
 from chainserve.settings import unknown_variables
-from chainserve.types import EndpointName, PlaygroundType
-from chainserve.validation import BodyModels
+from chainserve.types import ENDPOINT_NAMES, EndpointName, PlaygroundType
 
 _Handler: TypeAlias = Callable[..., Awaitable[Response]]
+
+
+KNOWN_ENDPOINTS: frozenset[EndpointName] = frozenset(ENDPOINT_NAMES)
+"""What the endpoint lists may name."""
 
 
 def add_routes(

@@ -3,19 +3,50 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pydantic_core
 from langchain_core.load.serializable import Serializable
-from pydantic import BaseModel, Field, RootModel, ValidationError, create_model
-from pydantic.errors import PydanticInvalidForJsonSchema
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from chainserve.bodies import (
+    FILTERS,
+    BatchBaseResponse,
+    InvokeBaseResponse,
+    create_batch_request_model,
+    create_batch_response_model,
+    create_invoke_request_model,
+    create_invoke_response_model,
+    create_stream_events_request_model,
+    create_stream_log_request_model,
+    create_stream_request_model,
+)
+from chainserve.callback_events import (
+    BaseCallback,
+    CallbackEvent,
+    Error,
+    LLMResult,
+    OnAgentAction,
+    OnAgentFinish,
+    OnChainEnd,
+    OnChainError,
+    OnChainStart,
+    OnChatModelStart,
+    OnLLMEnd,
+    OnLLMError,
+    OnLLMStart,
+    OnRetrieverEnd,
+    OnRetrieverError,
+    OnRetrieverStart,
+    OnToolEnd,
+    OnToolError,
+    OnToolStart,
+)
 from chainserve.errors import InvalidInputError, InvalidJSONError
 from chainserve.roles import with_messages
-from chainserve.schema import BatchResponseMetadata, CustomUserType, InvokeResponseMetadata
-from chainserve.types import DisconnectMode, RunMode
+from chainserve.schema import CustomUserType
+from chainserve.types import DisconnectMode
 
 MAX_ERRORS = 100
 """How many errors of one input are answered."""
@@ -178,8 +209,8 @@ class InvokeEnvelope(BaseModel):
         return {}
 
 
-class EventsEnvelope(InvokeEnvelope):
-    """The members of a `stream_log` or `stream_events` body; `diff` is not used, as in LangServe.
+class StepFilters(BaseModel):
+    """The members that choose of which steps a stream tells.
 
     A step is told of if one of the `include` members names it, or none is there, and none of the
     `exclude` members does.
@@ -192,10 +223,14 @@ class EventsEnvelope(InvokeEnvelope):
     exclude_types: Sequence[str] | None = None
     exclude_tags: Sequence[str] | None = None
 
+
+class EventsEnvelope(InvokeEnvelope, StepFilters):
+    """The members of a `stream_log` or `stream_events` body; `diff` is not used."""
+
     @property
     def filters(self) -> dict[str, Sequence[str] | None]:
         """The members that choose of which steps a stream tells, by name."""
-        return {name: getattr(self, name) for name in _FILTERS}
+        return {name: getattr(self, name) for name in FILTERS}
 
 
 class RunEnvelope(EventsEnvelope):
@@ -212,6 +247,60 @@ class BatchEnvelope(BaseModel):
     kwargs: dict[str, Any] | list[dict[str, Any]] | None = None
     on_disconnect: DisconnectMode | None = None
 
+
+InvokeRequestShallowValidator = InvokeEnvelope
+BatchRequestShallowValidator = BatchEnvelope
+StreamLogParameters = StreamEventsParameters = StepFilters
+# LangServe's names of the four; so are those that are imported above and not used here.
+
+__all__ = [
+    "MAX_ECHO_BYTES",
+    "MAX_ERRORS",
+    "BaseCallback",
+    "BatchBaseResponse",
+    "BatchEnvelope",
+    "BatchRequestShallowValidator",
+    "CallbackEvent",
+    "Error",
+    "EventsEnvelope",
+    "ForgivingJsonSchema",
+    "InvokeBaseResponse",
+    "InvokeEnvelope",
+    "InvokeRequestShallowValidator",
+    "LLMResult",
+    "OnAgentAction",
+    "OnAgentFinish",
+    "OnChainEnd",
+    "OnChainError",
+    "OnChainStart",
+    "OnChatModelStart",
+    "OnLLMEnd",
+    "OnLLMError",
+    "OnLLMStart",
+    "OnRetrieverEnd",
+    "OnRetrieverError",
+    "OnRetrieverStart",
+    "OnToolEnd",
+    "OnToolError",
+    "OnToolStart",
+    "RunEnvelope",
+    "StepFilters",
+    "StreamEventsParameters",
+    "StreamLogParameters",
+    "create_batch_request_model",
+    "create_batch_response_model",
+    "create_invoke_request_model",
+    "create_invoke_response_model",
+    "create_stream_events_request_model",
+    "create_stream_log_request_model",
+    "create_stream_request_model",
+    "errors_of",
+    "input_error",
+    "parse_json",
+    "unpack",
+    "validate_envelope",
+    "validate_input",
+]
 
 _Envelope = TypeVar("_Envelope", InvokeEnvelope, EventsEnvelope, RunEnvelope, BatchEnvelope)
 
@@ -234,112 +323,6 @@ def _hint(model: type[_Envelope], error: ValidationError) -> str:
     if error.errors()[0]["loc"] not in ((), (name,)):
         return ""
     return f'Send {{"{name}": {example}}}.'
-
-
-@dataclass(frozen=True, slots=True)
-class BodyModels:
-    """The models of a chain's bodies, for the OpenAPI document."""
-
-    invoke_request: type[BaseModel]
-    events_request: type[BaseModel]
-    invoke_response: type[BaseModel]
-    batch_request: type[BaseModel]
-    batch_response: type[BaseModel]
-    run_request: type[BaseModel]
-
-
-def body_models(
-    namespace: str, input_type: Any, output_type: Any, config_type: Any, modes: Sequence[RunMode]
-) -> BodyModels:
-    """Return the models of a chain's bodies, their names prefixed so that chains do not collide."""
-    config = config_type
-    kwargs: Any = (
-        dict[str, Any],
-        Field({}, description="Arguments for the runnable, as far as the chain takes them."),
-    )
-    one_config: Any = (config, Field({}, description="A part of LangChain's RunnableConfig."))
-    many_configs: Any = (
-        config | list[config],  # type: ignore[valid-type]
-        Field({}, description="One config for all inputs, or a list of one for each."),
-    )
-    input_: Any = (input_type, Field(description="The input of the chain."))
-    on_disconnect: Any = (
-        DisconnectMode | None,
-        Field(None, description="What becomes of the run when its last reader leaves."),
-    )
-    steps: dict[str, Any] = {
-        name: (list[str] | None, Field(None, description=f"Steps with one of these {what}."))
-        for name, what in _FILTERS.items()
-    }
-    mode: Any = (str | None, None)
-    if modes:
-        mode = (
-            Literal[tuple(modes)],
-            Field(modes[0], description="What the run does with the chain."),
-        )
-    return BodyModels(
-        invoke_request=create_model(
-            f"{namespace}InvokeRequest",
-            input=input_,
-            config=one_config,
-            kwargs=kwargs,
-            on_disconnect=on_disconnect,
-        ),
-        events_request=create_model(
-            f"{namespace}EventsRequest",
-            input=input_,
-            config=one_config,
-            kwargs=kwargs,
-            on_disconnect=on_disconnect,
-            **steps,
-        ),
-        run_request=create_model(
-            f"{namespace}RunRequest",
-            input=input_,
-            config=one_config,
-            kwargs=kwargs,
-            mode=mode,
-            on_disconnect=on_disconnect,
-            **steps,
-        ),
-        invoke_response=create_model(
-            f"{namespace}InvokeResponse",
-            output=(output_type, Field(description="The output of the chain.")),
-            metadata=(InvokeResponseMetadata, ...),
-        ),
-        batch_request=create_model(
-            f"{namespace}BatchRequest",
-            inputs=(list[input_type], Field(description="The inputs, one run for each.")),
-            config=many_configs,
-            kwargs=kwargs,
-            on_disconnect=on_disconnect,
-        ),
-        batch_response=create_model(
-            f"{namespace}BatchResponse",
-            output=(list[output_type], Field(description="The outputs, in the inputs' order.")),
-            metadata=(BatchResponseMetadata, ...),
-        ),
-    )
-
-
-_FILTERS = {
-    "include_names": "names are told of",
-    "include_types": "types are told of",
-    "include_tags": "tags are told of",
-    "exclude_names": "names are left out",
-    "exclude_types": "types are left out",
-    "exclude_tags": "tags are left out",
-}
-"""The members of a body that choose steps, and what they do to those that have one."""
-
-
-def documented(model: type[BaseModel], name: str) -> Any:
-    """Return a model under another name for the documents; Any if it has no JSON schema."""
-    try:
-        model.model_json_schema()
-    except PydanticInvalidForJsonSchema:
-        return Any
-    return create_model(name, __base__=model)
 
 
 class ForgivingJsonSchema(GenerateJsonSchema):

@@ -26,7 +26,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 from langchain_core.prompt_values import ChatPromptValueConcrete, StringPromptValue
 from pydantic import BaseModel
 
-_CLASSES: dict[str, type[BaseModel]] = {
+CLASSES: dict[str, type[BaseModel]] = {
     "ai": AIMessage,
     "human": HumanMessage,
     "chat": ChatMessage,
@@ -53,7 +53,7 @@ _CLASSES: dict[str, type[BaseModel]] = {
 """The classes by the `type` of their data, as in LangServe."""
 
 _EXTENSIBLE = frozenset(
-    name for name, cls in _CLASSES.items() if cls.model_config.get("extra") == "allow"
+    name for name, cls in CLASSES.items() if cls.model_config.get("extra") == "allow"
 )
 """Those whose objects keep members that their class does not have: messages."""
 
@@ -75,7 +75,7 @@ def decode(value: Any) -> Any:
 def _object(members: dict[str, Any]) -> Any:
     """Return the object that a dict stands for, or the dict."""
     type_ = members["type"]
-    cls = _CLASSES.get(type_) if isinstance(type_, str) else None
+    cls = CLASSES.get(type_) if isinstance(type_, str) else None
     if cls is None:
         return members
     if type_ not in _EXTENSIBLE and not members.keys() <= cls.model_fields.keys():

@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langsmith.utils import tracing_is_enabled
 from starlette.requests import Request
 
+from chainserve.bodies import BodyModels, documented
 from chainserve.chain import Chain
 from chainserve.config import ConfigPipeline
 from chainserve.errors import (
@@ -28,7 +29,7 @@ from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
-from chainserve.validation import BodyModels, InvokeEnvelope, body_models, documented
+from chainserve.validation import InvokeEnvelope
 from chainserve.wire.negotiation import Preferences
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
@@ -84,12 +85,13 @@ class RunStarter:
     def models(self) -> BodyModels:
         """Return the models of the chain's bodies, for documents."""
         namespace = re.sub(r"[^a-zA-Z0-9]", "_", self.configs.run_name.strip("/"))
-        return body_models(
+        return BodyModels.of(
             namespace,
-            documented(self.execution.input_schema({}), f"{namespace}Input"),
-            documented(self.execution.output_schema, f"{namespace}Output"),
-            documented(self.configs.schema, f"{namespace}Config"),
-            self.chain.modes,
+            input_type=documented(self.execution.input_schema({}), f"{namespace}Input"),
+            output_type=documented(self.execution.output_schema, f"{namespace}Output"),
+            config=documented(self.configs.schema, f"{namespace}Config"),
+            modes=self.chain.modes,
+            include_callbacks=self.chain.include_callback_events,
         )
 
     async def read(self, request: Request) -> Body:

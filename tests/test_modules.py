@@ -1,0 +1,124 @@
+"""The counterparts of LangServe's modules: the same names in the same places."""
+
+import importlib
+import inspect
+from typing import Any
+
+import langserve
+import pytest
+from langchain_core.messages import AIMessage
+from pydantic import BaseModel
+
+import chainserve
+from chainserve import serialization, validation
+from tests import _pair_chains as chains
+from tests import _pair_values as values
+from tests._apps import make_app
+from tests._bridge import request
+
+pytestmark = pytest.mark.anyio
+
+MODULES = [
+    "api_handler",
+    "callbacks",
+    "client",
+    "schema",
+    "serialization",
+    "server",
+    "validation",
+    "version",
+]
+
+
+def own_names(module: Any) -> set[str]:
+    """Return the public names that a module defines itself."""
+    return {
+        name
+        for name, value in vars(module).items()
+        if name.isidentifier()
+        and not name.startswith("_")
+        and name != "TYPE_CHECKING"
+        and not inspect.ismodule(value)
+        and getattr(value, "__module__", module.__name__) == module.__name__
+    }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_of_a_module_is_in_its_counterpart(name: str) -> None:
+    theirs = importlib.import_module(f"langserve.{name}")
+    ours = importlib.import_module(f"chainserve.{name}")
+
+    assert own_names(theirs) or name == "version"
+    assert hasattr(theirs, "__version__") <= hasattr(ours, "__version__")
+    assert {one for one in own_names(theirs) if not hasattr(ours, one)} == set()
+
+
+def test_every_public_name_of_the_package_is_there() -> None:
+    assert {*langserve.__all__} <= {*chainserve.__all__}
+
+
+def test_pydantic_v1_says_what_to_write_instead() -> None:
+    with pytest.raises(ImportError, match="from pydantic import BaseModel, Field"):
+        importlib.import_module("chainserve.pydantic_v1")
+
+
+def test_a_name_that_is_nowhere_is_said_to_be_so() -> None:
+    for module in (serialization, chainserve):
+        with pytest.raises(AttributeError, match="no attribute 'nowhere'"):
+            module.nowhere  # noqa: B018
+
+
+def test_a_well_known_object_is_told_by_its_type() -> None:
+    model: Any = serialization.WellKnownLCObject
+
+    assert model.model_validate({"type": "ai", "content": "x"}).root == AIMessage("x")
+    assert model.model_validate(AIMessage("x")).root == AIMessage("x")
+
+
+async def test_our_events_are_those_that_the_models_describe() -> None:
+    for chain, value in (
+        (chains.text_chain, values.TOPIC),
+        (chains.completion_model, "hi"),
+        (chains.a_tool, {"first": 1, "second": 2}),
+        (chains.retriever, "cats"),
+    ):
+        app = make_app(chain(), include_callback_events=True)
+        answer = await request(app, "POST", "/chain/invoke", json={"input": value})
+        for event in answer.json()["callback_events"]:
+            parsed: Any = validation.CallbackEvent.model_validate(event)
+            assert parsed.root.type == event["type"]
+
+
+REQUESTS = ["invoke", "batch", "stream", "stream_log", "stream_events"]
+
+
+class _Config(BaseModel):
+    tags: list[str] = []
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_model_takes_what_langserves_takes(name: str) -> None:
+    made = {}
+    for package in ("langserve", "chainserve"):
+        module = importlib.import_module(f"{package}.validation")
+        made[package] = getattr(module, f"create_{name}_request_model")("ns", int, _Config)
+    body = {"inputs" if name == "batch" else "input": [1] if name == "batch" else 1}
+
+    theirs, ours = made["langserve"], made["chainserve"]
+    assert ours.__name__ == theirs.__name__
+    assert ours.model_fields.keys() >= theirs.model_fields.keys()
+    more: dict[str, Any]
+    for more in ({}, {"config": {"tags": ["a"]}}, {"kwargs": {}}):
+        shown = ours.model_validate({**body, **more}).model_dump(include={*body})
+        assert shown == theirs.model_validate({**body, **more}).model_dump(include={*body})
+
+
+@pytest.mark.parametrize("name", ["invoke", "batch"])
+@pytest.mark.parametrize("events", [True, False])
+def test_a_response_model_takes_what_langserve_answers(name: str, events: bool) -> None:
+    for package in ("langserve", "chainserve"):
+        module = importlib.import_module(f"{package}.validation")
+        model = getattr(module, f"create_{name}_response_model")("ns", int, events)
+        assert ("callback_events" in model.model_fields) is events
+        base = "InvokeBaseResponse" if name == "invoke" else "BatchBaseResponse"
+        assert issubclass(model, getattr(module, base))
