@@ -79,7 +79,7 @@ lock: .tools/uv-$(UV_VERSION) ## Bring the lock files up to pyproject.toml; UPGR
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here.
-	rm -rf $(VENV) .tools dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .tools dist tests/js/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are written last, so an installation that was interrupted is made anew.

@@ -19,6 +19,7 @@ from chainserve.observability import make_logger
 from chainserve.registry import refuse_options, why_stream_fails
 from chainserve.routes.feedback import FeedbackRoutes
 from chainserve.routes.langserve import LangServeRoutes
+from chainserve.routes.langserve_playground import LangServePlaygroundRoutes, installed_files
 from chainserve.routes.paths import any_form
 from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.runs import RunRoutes
@@ -187,6 +188,8 @@ def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     _add_feedback(add, FeedbackRoutes(starter))
     if "playground" in chain.endpoints:
         add.playground(PlaygroundRoutes(chain))
+        if installed_files(chain.playground_type):
+            add.langserve_playground(LangServePlaygroundRoutes(starter))
     close_with(router)
 
 
@@ -274,6 +277,12 @@ class _Adder:
         page = any_form(self._chain.path, "playground", hashes=hashes, slash=False)
         self._router.add_api_route(page, routes.with_slash, **options)
         self._router.add_api_route(f"{page}/{{file:path}}", routes.page, **options)
+
+    def langserve_playground(self, routes: LangServePlaygroundRoutes) -> None:
+        """Add LangServe's own page, and what leads from it to the chain's endpoints."""
+        options = self._options(["GET", "POST", "PUT", "HEAD"], "playground")
+        path = f"{self._chain.path}/langserve-playground/{{file:path}}"
+        self._router.add_api_route(path, routes.page, **options, include_in_schema=False)
 
     def _options(self, methods: Sequence[str], endpoint: EndpointName) -> dict[str, Any]:
         """Return what all routes of an endpoint have in common."""
