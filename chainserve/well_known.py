@@ -82,5 +82,5 @@ def _object(members: dict[str, Any]) -> Any:
         return members
     try:
         return cls.model_validate(members)
-    except (ValueError, TypeError):  # LangChain's own validators may raise the latter.
+    except Exception:  # noqa: BLE001 - LangChain's own validators look into data before they know it
         return members
