@@ -59,6 +59,11 @@ class Settings(BaseSettings):
     max_concurrency: int = Field(
         default=100, gt=0, description="How many inputs of one batch run at once."
     )
+    max_threads: int = Field(
+        default=64,
+        gt=0,
+        description="How many sync steps of chains run at once, each in a thread.",
+    )
     on_disconnect: DisconnectMode = Field(
         default="cancel", description="Whether a run ends or goes on when its last reader leaves."
     )

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -860,3 +861,14 @@ def test_the_trace_of_a_failure_is_in_a_real_servers_log_once_for_each_run(
     assert process.output.count("Traceback") == len(VERBS)
     assert process.output.count("ValueError: CANARY-REASON") == len(VERBS)
     assert "Exception in ASGI application" not in process.output
+
+
+async def test_sync_steps_run_side_by_side_in_as_many_threads_as_are_set() -> None:
+    together = threading.Barrier(20)
+    chain = Chain(path="/chain", runnable=RunnableLambda(lambda _: together.wait(5) >= 0))
+    app = create_app([chain], Settings(max_threads=20))
+    async with lifespan(app):
+        response = await request(app, "POST", "/chain/batch", json={"inputs": [1] * 20})
+
+    assert response.status == 200, response.text
+    assert response.json()["output"] == [True] * 20
