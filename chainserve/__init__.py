@@ -4,7 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from chainserve.chain import Chain
-from chainserve.errors import ChainServeError, ConfigurationError, DiscoveryError
+from chainserve.errors import (
+    ChainServeError,
+    ConfigurationError,
+    DiscoveryError,
+    RemoteError,
+)
 from chainserve.hooks import EndedRun
 from chainserve.schema import CustomUserType
 from chainserve.serialization import Serializer, WellKnownLCSerializer
@@ -15,7 +20,6 @@ if TYPE_CHECKING:
     from chainserve.app import create_app, run
     from chainserve.client import RemoteRunnable
     from chainserve.client_errors import (
-        RemoteError,
         RemoteStatusError,
         StreamInterruptedError,
         UnexpectedAnswerError,
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "APIHandler": "chainserve.api_handler",
-    "RemoteError": "chainserve.client_errors",
     "RemoteRunnable": "chainserve.client",
     "RemoteStatusError": "chainserve.client_errors",
     "Settings": "chainserve.settings",

@@ -1,15 +1,20 @@
 """`RemoteRunnable`: a served chain as a runnable, the counterpart of `langserve.client`."""
 
 import asyncio
-import threading
-import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, closing
 from contextvars import ContextVar
-from copy import deepcopy
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -22,34 +27,22 @@ from langchain_core.runnables.config import (
     get_callback_manager_for_config,
 )
 from langchain_core.runnables.schema import StreamEvent
-from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers.log_stream import RunLogPatch
 
 from chainserve.callbacks import ahandle_callbacks, handle_callbacks
-from chainserve.remote import (
-    EVENT_STREAM_HEADERS,
-    AnswerReader,
-    RemoteRun,
-    StreamReader,
-    request_body,
-)
+from chainserve.client_requests import base_of, request_body, shown_url
+from chainserve.exchanges import Exchanges
+from chainserve.remote import AnswerReader, RemoteRun
 from chainserve.serialization import Serializer, WellKnownLCSerializer, load_events
-from chainserve.transport import package_for
+from chainserve.totals import Total, TotalEvents, TotalLog
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds in which a connection must be there, unless the caller sets a time-out."""
-
-ANSWER_TIMEOUT = 600.0
-"""Seconds for which an invoke or a batch may say nothing, unless the caller sets a time-out."""
-
-STREAM_TIMEOUT = 60.0
-"""Seconds for which a stream may say nothing, unless the caller sets a time-out.
-
-A server sends a comment every 15 seconds when it has nothing else to send.
-"""
+_LAST_RUNS: ContextVar[Mapping["RemoteRunnable[Any, Any]", RemoteRun]] = ContextVar(
+    "chainserve_last_runs"
+)
+"""The last run of each client in a context. One variable for all: a context keeps it for good."""
 
 
 class RemoteRunnable(Runnable[Input, Output]):
@@ -64,7 +57,8 @@ class RemoteRunnable(Runnable[Input, Output]):
     Args:
         url: The URL below which the chain's routes are; with or without a slash at its end.
         timeout: Seconds, or httpx's `Timeout`. None stands for 10 seconds to connect, then 600 for
-            an answer that does not come, and 60 between two signs of life of a stream.
+            an answer that does not come, and 60 between two signs of life of a stream;
+            `httpx.Timeout(None)` for no bound at all.
         auth: As httpx's clients take it.
         headers: As httpx's clients take them.
         cookies: As httpx's clients take them.
@@ -98,64 +92,52 @@ class RemoteRunnable(Runnable[Input, Output]):
         use_server_callback_events: bool = True,
         serializer: Serializer | None = None,
     ) -> None:
-        self.url = _with_slash(url)
-        options = {"auth": auth, "headers": headers, "cookies": cookies, "verify": verify}
-        options |= {"cert": cert} if cert is not None else {}
-        options |= client_kwargs or {}
-        self._http = package_for([timeout, *options.values()])
-        default = self._http.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
-        self._options = {"timeout": default if timeout is None else timeout, **options}
-        self._stream_options: dict[str, Any] = {"headers": EVENT_STREAM_HEADERS}
-        if timeout is None and "timeout" not in options:
-            bounded = self._http.Timeout(STREAM_TIMEOUT, connect=CONNECT_TIMEOUT)
-            self._stream_options["timeout"] = bounded
+        self.url = base_of(str(url))
+        self._options = {"timeout": timeout, "auth": auth, "headers": headers, "cookies": cookies}
+        self._options |= {"verify": verify, "base_url": self.url.partition("?")[0]}
+        self._options |= {"cert": cert} if cert is not None else {}
+        self._options |= client_kwargs or {}
         self._use_server_callback_events = use_server_callback_events
         self._serializer = serializer or WellKnownLCSerializer()
-        self._answers = AnswerReader(self._http, self._serializer)
-        self._last_run: ContextVar[RemoteRun | None] = ContextVar("last_run", default=None)
-        self._clients: dict[str, Any] = {}
-        self._lock = threading.Lock()
-        weakref.finalize(self, _close, self._clients)
+        self._answers = AnswerReader(self._serializer)
+        self._exchanges = Exchanges(self.url, self._options, self._answers)
 
     def __repr__(self) -> str:
-        return f"RemoteRunnable({self.url!r})"
+        return f"RemoteRunnable({shown_url(self.url)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy, in this process or another, has its arguments, and connections of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_exchanges"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._exchanges = Exchanges(self.url, self._options, self._answers)
 
     @property
     def sync_client(self) -> Any:
         """The `httpx.Client` of the sync methods, made on first use."""
-        return self._client("sync", self._http.Client)
+        return self._exchanges.clients.sync
 
     @sync_client.setter
     def sync_client(self, client: Any) -> None:
-        self._clients["sync"] = client
+        self._exchanges.clients.sync = client
 
     @property
     def async_client(self) -> Any:
-        """The `httpx.AsyncClient` of the async methods, made on first use."""
-        return self._client("async", self._http.AsyncClient)
+        """The `httpx.AsyncClient` of the async methods: the running loop's, made on first use."""
+        return self._exchanges.clients.in_loop
 
     @async_client.setter
     def async_client(self, client: Any) -> None:
-        self._clients["async"] = client
-
-    def _client(self, kind: str, make: Any) -> Any:
-        if (client := self._clients.get(kind)) is not None:
-            return client
-        with self._lock:  # Of two threads that come first, one makes it for both.
-            if kind not in self._clients:
-                self._clients[kind] = make(**self._options)
-            return self._clients[kind]
+        self._exchanges.clients.in_loop = client
 
     def close(self) -> None:
         """Close the connections of the sync methods; the next call opens one again."""
-        if (client := self._clients.pop("sync", None)) is not None:
-            client.close()
+        self._exchanges.clients.close()
 
     async def aclose(self) -> None:
         """Close all connections; the next call opens one again."""
-        self.close()
-        if (client := self._clients.pop("async", None)) is not None:
-            await client.aclose()
+        await self._exchanges.clients.aclose()
 
     def __enter__(self) -> "RemoteRunnable[Input, Output]":
         return self
@@ -171,8 +153,11 @@ class RemoteRunnable(Runnable[Input, Output]):
 
     @property
     def last_run(self) -> RemoteRun | None:
-        """The run that was started last by this client in this thread, task or context."""
-        return self._last_run.get()
+        """The run that was started last by this client in this thread, task or context.
+
+        A step of a sequence has a context of its own, which ends with it.
+        """
+        return _LAST_RUNS.get({}).get(self)
 
     # Calls that answer once.
 
@@ -199,12 +184,10 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: CallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> Output:
-        request = self._request(
-            self.sync_client, "invoke", self._body(input, config, kwargs), kwargs
-        )
-        output, events = self._answers.output(self.sync_client.send(request), run)
-        if self._use_server_callback_events and events:
-            handle_callbacks(run_manager, _loaded(events))
+        response, body = self._exchanges.send("invoke", self._body(input, config, kwargs), kwargs)
+        output, events = self._answers.output(response, body, run)
+        if self._use_server_callback_events:
+            handle_callbacks(run_manager, load_events(events))
         return output  # type: ignore[no-any-return]
 
     async def _ainvoke(
@@ -215,12 +198,12 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: AsyncCallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> Output:
-        request = self._request(
-            self.async_client, "invoke", self._body(input, config, kwargs), kwargs
+        response, body = await self._exchanges.asend(
+            "invoke", self._body(input, config, kwargs), kwargs
         )
-        output, events = self._answers.output(await self.async_client.send(request), run)
-        if self._use_server_callback_events and events:
-            await ahandle_callbacks(run_manager, _loaded(events))
+        output, events = self._answers.output(response, body, run)
+        if self._use_server_callback_events:
+            await ahandle_callbacks(run_manager, load_events(events))
         return output  # type: ignore[no-any-return]
 
     def batch(
@@ -265,13 +248,12 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: list[CallbackManagerForChainRun],
         config: list[RunnableConfig],
     ) -> list[Output]:
-        body = self._body(inputs, config, kwargs, "inputs")
-        request = self._request(self.sync_client, "batch", body, kwargs)
-        outputs, events = self._answers.output(self.sync_client.send(request), run)
+        response, body = self._exchanges.send("batch", self._bodies(inputs, config, kwargs), kwargs)
+        outputs, events = self._answers.outputs(response, body, run, len(inputs))
         if self._use_server_callback_events:
             for manager, told in zip(run_manager, events, strict=False):
-                handle_callbacks(manager, _loaded(told))
-        return outputs  # type: ignore[no-any-return]
+                handle_callbacks(manager, load_events(told))
+        return outputs
 
     async def _abatch(
         self,
@@ -281,15 +263,15 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: list[AsyncCallbackManagerForChainRun],
         config: list[RunnableConfig],
     ) -> list[Output]:
-        body = self._body(inputs, config, kwargs, "inputs")
-        request = self._request(self.async_client, "batch", body, kwargs)
-        outputs, events = self._answers.output(await self.async_client.send(request), run)
+        request = self._bodies(inputs, config, kwargs)
+        response, body = await self._exchanges.asend("batch", request, kwargs)
+        outputs, events = self._answers.outputs(response, body, run, len(inputs))
         if self._use_server_callback_events:
             told = zip(run_manager, events, strict=False)
             await asyncio.gather(
-                *[ahandle_callbacks(manager, _loaded(one)) for manager, one in told]
+                *[ahandle_callbacks(manager, load_events(one)) for manager, one in told]
             )
-        return outputs  # type: ignore[no-any-return]
+        return outputs
 
     # Calls that stream.
 
@@ -306,12 +288,12 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager = manager.on_chain_start(
             None, input, name=config.get("run_name") or self.get_name(), run_id=config.get("run_id")
         )
-        total = _Total()
+        total = Total(counts=bool(run_manager.handlers))
         try:
-            body = self._body(input, config, kwargs)
-            with closing(self._streamed("stream", body, kwargs)) as chunks:
+            run, body = self._new_run(), self._body(input, config, kwargs)
+            with closing(self._exchanges.stream("stream", body, kwargs, run)) as chunks:
                 for chunk in chunks:
-                    yield total.add(chunk)
+                    yield total.take(chunk)
         except GeneratorExit:
             run_manager.on_chain_end(total.output)
             raise
@@ -324,7 +306,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Output]:
         """Run the chain once and yield its chunks, as `stream` does."""
-        return self._traced("stream", input, config, kwargs, {}, _Total())
+        return self._traced("stream", input, config, kwargs, {}, Total)
 
     def astream_log(  # type: ignore[override]
         self,
@@ -354,7 +336,7 @@ class RemoteRunnable(Runnable[Input, Output]):
             "exclude_types": exclude_types,
             "exclude_tags": exclude_tags,
         }
-        total = _TotalLog(whole=not diff)
+        total = partial(TotalLog, whole=not diff)
         return self._traced("stream_log", input, config, kwargs, members, total)
 
     def astream_events(  # type: ignore[override]
@@ -383,7 +365,7 @@ class RemoteRunnable(Runnable[Input, Output]):
             "exclude_types": exclude_types,
             "exclude_tags": exclude_tags,
         }
-        return self._traced("stream_events", input, config, kwargs, members, _TotalEvents())
+        return self._traced("stream_events", input, config, kwargs, members, TotalEvents)
 
     async def _traced(
         self,
@@ -392,7 +374,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         config: RunnableConfig | None,
         kwargs: Mapping[str, Any],
         members: Mapping[str, Any],
-        total: "_Total",
+        make_total: Callable[..., Total],
     ) -> AsyncGenerator[Any]:
         """Yield what a stream carries, and tell the caller's callbacks of it."""
         config = ensure_config(config)
@@ -400,11 +382,14 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager = await manager.on_chain_start(
             None, input, name=config.get("run_name") or self.get_name(), run_id=config.get("run_id")
         )
+        total = make_total(counts=bool(run_manager.handlers))
         try:
-            body = self._body(input, config, kwargs, members=members)
-            async with aclosing(self._astreamed(endpoint, body, kwargs)) as values:
+            run, body = self._new_run(), self._body(input, config, kwargs, members)
+            async with aclosing(self._exchanges.astream(endpoint, body, kwargs, run)) as values:
                 async for value in values:
-                    yield total.add(value)
+                    if run.run_id is None:
+                        run.note_first(endpoint, value, members)
+                    yield total.take(value)
         except GeneratorExit:
             await run_manager.on_chain_end(total.output)
             raise
@@ -413,156 +398,19 @@ class RemoteRunnable(Runnable[Input, Output]):
             raise
         await run_manager.on_chain_end(total.output)
 
-    def _streamed(self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]) -> Generator[Any]:
-        """Send a request and yield what its stream carries; see the class for what is raised."""
-        request = self._request(self.sync_client, endpoint, body, kwargs, **self._stream_options)
-        reader = StreamReader(self._answers, self._new_run(), request)
-        response = self.sync_client.send(request, stream=True)
-        try:
-            if response.status_code != 200:
-                self._answers.refuse(response, response.read())
-            self._answers.expect_events(response)
-            for data in response.iter_bytes():
-                yield from reader.feed(data)
-                if reader.ended:
-                    return
-        except self._http.RemoteProtocolError:
-            pass  # The body was left unfinished, which is said below.
-        finally:
-            response.close()
-        reader.finish()
-
-    async def _astreamed(
-        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]
-    ) -> AsyncGenerator[Any]:
-        """Send a request and yield what its stream carries; see the class for what is raised."""
-        request = self._request(self.async_client, endpoint, body, kwargs, **self._stream_options)
-        reader = StreamReader(self._answers, self._new_run(), request)
-        response = await self.async_client.send(request, stream=True)
-        try:
-            if response.status_code != 200:
-                self._answers.refuse(response, await response.aread())
-            self._answers.expect_events(response)
-            async for data in response.aiter_bytes():
-                for value in reader.feed(data):
-                    yield value
-                if reader.ended:
-                    return
-        except self._http.RemoteProtocolError:
-            pass  # The body was left unfinished, which is said below.
-        finally:
-            await response.aclose()
-        reader.finish()
-
     def _new_run(self) -> RemoteRun:
         run = RemoteRun()
-        self._last_run.set(run)
+        _LAST_RUNS.set(WeakKeyDictionary({**_LAST_RUNS.get({}), self: run}))
         return run
 
     def _body(
         self,
-        value: Any,
+        input: Any,
         config: Any,
         kwargs: Mapping[str, Any],
-        name: str = "input",
-        members: Mapping[str, Any] | None = None,
+        members: Mapping[str, Any] = MappingProxyType({}),
     ) -> bytes:
-        return request_body(name, self._serializer.dumps(value), config, kwargs, members or {})
+        return request_body("input", input, self._serializer, config, kwargs, members)
 
-    def _request(
-        self, client: Any, endpoint: str, body: bytes, kwargs: Mapping[str, Any], **options: Any
-    ) -> Any:
-        headers = {"content-type": "application/json", **options.pop("headers", {})}
-        if kwargs:  # A server that cannot pass them on shall say so.
-            headers["prefer"] = "handling=strict"
-        return client.build_request(
-            "POST", _below(self.url, endpoint), content=body, headers=headers, **options
-        )
-
-
-class _Total:
-    """Adds up what a stream carries, for the callbacks; what cannot be added counts as unknown."""
-
-    def __init__(self) -> None:
-        self.output: Any = None
-        self._adds_up = True
-        self._is_first = True
-
-    def add(self, value: Any) -> Any:
-        """Return what the caller gets of a value: a dict can be added to the next one."""
-        chunk = AddableDict(value) if isinstance(value, dict) else value
-        if self._is_first:
-            self._is_first, self.output = False, chunk
-        elif self._adds_up:
-            try:
-                self.output = self.output + chunk
-            except TypeError:
-                self._adds_up, self.output = False, None
-        return chunk
-
-
-class _TotalLog(_Total):
-    """Adds up the patches of a run log."""
-
-    def __init__(self, *, whole: bool) -> None:
-        super().__init__()
-        self._whole = whole
-
-    def add(self, value: Any) -> Any:
-        """Return the patch, or the log up to it."""
-        # Adding patches up changes what they hold, which is the caller's.
-        patch = RunLogPatch(*deepcopy(value["ops"]))
-        self.output = RunLogPatch(*value["ops"]) if self.output is None else self._sum(value)
-        return deepcopy(self._whole_log()) if self._whole else patch
-
-    def _sum(self, value: Any) -> Any:
-        return self.output + RunLogPatch(*value["ops"])
-
-    def _whole_log(self) -> Any:
-        return self.output if hasattr(self.output, "state") else self.output + RunLogPatch()
-
-
-class _TotalEvents(_Total):
-    """Keeps the events."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.output = []
-
-    def add(self, value: Any) -> Any:
-        """Return the event."""
-        self.output.append(value)
-        return value
-
-
-def _loaded(events: Any) -> Any:
-    """Return the events of one run as callbacks take them."""
-    return load_events(events)
-
-
-def _with_slash(url: str) -> str:
-    """Return a URL whose path ends with a slash."""
-    parts = urlsplit(url)
-    return urlunsplit(parts if parts.path.endswith("/") else parts._replace(path=f"{parts.path}/"))
-
-
-def _below(url: str, endpoint: str) -> str:
-    """Return the URL of an endpoint; a query stays at the end."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=parts.path + endpoint))
-
-
-def _close(clients: dict[str, Any]) -> None:
-    """Close what a collected `RemoteRunnable` has left, without waiting for anything."""
-    if (client := clients.pop("sync", None)) is not None:
-        client.close()
-    if (client := clients.pop("async", None)) is None:
-        return
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        # Its loop may be over; what is left of its connections then closes with their sockets.
-        with suppress(Exception):
-            asyncio.run(client.aclose())
-        return
-    loop.create_task(client.aclose())  # noqa: RUF006 - the loop holds it until it is done
+    def _bodies(self, inputs: Any, config: Any, kwargs: Mapping[str, Any]) -> bytes:
+        return request_body("inputs", inputs, self._serializer, config, kwargs, {})

@@ -3,38 +3,30 @@
     ChainServeError
     └── RemoteError                  the remote run did not succeed, or nobody can tell
         ├── RemoteStatusError        the server says why; also an `httpx.HTTPStatusError`
-        ├── StreamInterruptedError   the stream ended, and its terminal event never came
+        ├── StreamInterruptedError   a stream's terminal event never came; an `httpx.ReadError` too
         └── UnexpectedAnswerError    what came is nothing that such a server answers
 
 What keeps an answer from coming at all, such as a refused connection or a time-out, is raised as
-httpx raises it.
+httpx raises it. "Also" means of httpx and of httpx2, as far as they are installed: `except` clauses
+that were written for LangServe's client go on working.
 """
 
 from typing import Any
 
-from chainserve.errors import ChainServeError
-from chainserve.transport import PACKAGES
-
-_STATUS_ERRORS: tuple[type[Any], ...] = tuple(package.HTTPStatusError for package in PACKAGES)
+from chainserve.errors import RemoteError
+from chainserve.transport import CUT_ERRORS, errors_named
 
 
-class RemoteError(ChainServeError):
-    """The remote run did not succeed, or nobody can tell."""
-
-    code = "remote_error"
-
-
-class RemoteStatusError(RemoteError, *_STATUS_ERRORS):  # type: ignore[misc]
+class RemoteStatusError(RemoteError, *errors_named("HTTPStatusError")):  # type: ignore[misc]
     """The server answered with an error, or told of one in its stream.
 
-    It is also the `HTTPStatusError` of httpx, and of httpx2, as far as they are installed, which
-    LangServe's client raises.
+    It is also httpx's `HTTPStatusError`, which LangServe's client raises. It can be pickled.
 
     Attributes:
         status_code: The HTTP status, or the one that the stream's event names.
         code: The server's stable name of the error; `http_error` if it has none.
         detail: What is wrong, as the server tells it; of an invalid input, the list of its errors.
-        request: The request, without what its headers may keep secret.
+        request: The request, without what may be secret in its headers and its URL.
         response: The response. Of an error in a stream, one that stands for it.
     """
 
@@ -55,11 +47,28 @@ class RemoteStatusError(RemoteError, *_STATUS_ERRORS):  # type: ignore[misc]
         """What is wrong, as the server tells it."""
         return self._detail
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {"code": self.code, "detail": self.detail}
+        own |= {"request": self.request, "response": self.response}
+        return _rebuilt, (type(self), str(self), own)
 
-class StreamInterruptedError(RemoteError):
-    """The stream ended, and its terminal event never came: what was read may not be all."""
+
+def _rebuilt(cls: type[RemoteStatusError], message: str, own: dict[str, Any]) -> RemoteStatusError:
+    return cls(message, **own)
+
+
+class StreamInterruptedError(RemoteError, *CUT_ERRORS):  # type: ignore[misc]
+    """The stream ended, and its terminal event never came: what was read may not be all.
+
+    It is also what httpx raises for a connection that was cut: its `ReadError` and its
+    `RemoteProtocolError`.
+    """
 
     code = "stream_interrupted"
+
+    def __init__(self, message: str, request: Any = None) -> None:
+        Exception.__init__(self, message)
+        self._request = request  # Which httpx's errors show as `request`.
 
 
 class UnexpectedAnswerError(RemoteError):

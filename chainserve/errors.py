@@ -23,6 +23,7 @@
     │   ├── NotAcceptableError           406
     │   ├── CrossSiteError               403
     │   └── PrincipalRequiredError       403
+    ├── RemoteError                      a client's: what a server answered it (client_errors)
     └── RunError                         the run ended without success
         ├── RunFailedError               500
         ├── ChainHTTPError               as the chain says
@@ -380,6 +381,15 @@ class PrincipalRequiredError(RequestError):
         )
 
 
+class RemoteError(ChainServeError):
+    """A remote run did not succeed, or nobody can tell: what a `RemoteRunnable` raises.
+
+    In a chain that is served itself it is an error of what is behind that server.
+    """
+
+    code = "remote_error"
+
+
 class RunError(ChainServeError):
     """The run ended without success."""
 
@@ -416,6 +426,8 @@ class OutputNotSerializableError(RunError):
             f"The output cannot be written as JSON: {path} {reason}. "
             "Turn it into text, numbers, lists, dicts, dataclasses or pydantic models."
         )
+        self.path = path
+        self.reason = reason
 
 
 class RunCancelledError(RunError):

@@ -1,28 +1,27 @@
-"""What a client sends and what it makes of answers: all of it that is no I/O."""
+"""What a client makes of answers, and what it knows of runs: all of it that is no I/O."""
 
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
-from uuid import UUID
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, cast
 
-import orjson
 from langchain_core.messages import BaseMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from chainserve.client_errors import (
     RemoteStatusError,
     StreamInterruptedError,
     UnexpectedAnswerError,
 )
+from chainserve.client_requests import shown_url
 from chainserve.serialization import Serializer
+from chainserve.transport import package_for
 from chainserve.types import RunStatus
 from chainserve.wire.parser import EventParser, EventTooLargeError, ReceivedEvent
 
 _log = logging.getLogger("chainserve.client")
-
-EVENT_STREAM_HEADERS = {"accept": "text/event-stream", "cache-control": "no-store"}
 
 _SHOWN_HEADERS = frozenset(
     {
@@ -41,6 +40,15 @@ _SHOWN_HEADERS = frozenset(
 _MAX_SHOWN = 500
 """How many characters of an answer that nobody expects are told."""
 
+_MAX_MESSAGE = 2000
+"""How many characters an error's message takes from the server."""
+
+MAX_ANSWER_BYTES = 256 * 2**20
+"""How large the answer to an invoke or a batch may be."""
+
+MAX_ERROR_BYTES = 2**20
+"""How much of an error's body is read."""
+
 
 @dataclass(slots=True)
 class RemoteRun:
@@ -55,8 +63,8 @@ class RemoteRun:
 
     run_ids: tuple[str, ...] = ()
     status: RunStatus = "pending"
-    usage: Mapping[str, Any] | None = None
-    feedback_tokens: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    usage: UsageMetadata | None = None
+    feedback_tokens: Sequence[Mapping[str, Any]] = ()
 
     @property
     def run_id(self) -> str | None:
@@ -66,116 +74,151 @@ class RemoteRun:
     def note_output(self, output: Any) -> None:
         """Note that it succeeded, and what a message that it returned says of its tokens."""
         self.status = "success"
-        if self.usage is None and isinstance(output, BaseMessage):
-            self.usage = getattr(output, "usage_metadata", None)
+        self.note_chunk(output)
+
+    def note_chunk(self, chunk: Any) -> None:
+        """Note what a message, or a piece of one, says of the tokens of its model."""
+        if isinstance(chunk, BaseMessage) and (usage := getattr(chunk, "usage_metadata", None)):
+            self.usage = add_usage(self.usage, usage)
+
+    def note_first(self, endpoint: str, value: Any, members: Mapping[str, Any]) -> None:
+        """Note the run's id where no metadata tells it: it is in the first patch or event.
+
+        Args:
+            endpoint: The endpoint that sent it.
+            value: The first patch of a log, or the first event.
+            members: The filters that were asked for: with one, the first event may be of a step.
+        """
+        run_id: Any = None
+        with suppress(KeyError, TypeError, IndexError, AttributeError):
+            if endpoint == "stream_log":
+                run_id = value["ops"][0]["value"]["id"]
+            elif endpoint == "stream_events" and not any(members.values()):
+                run_id = value["run_id"]
+        self.run_ids = (run_id,) if isinstance(run_id, str) else ()
 
     def note_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Note what an answer's `metadata` says."""
-        run_ids = metadata.get("run_ids") or [metadata.get("run_id")]
+        several, tokens = metadata.get("run_ids"), metadata.get("feedback_tokens")
+        run_ids = several if isinstance(several, list) else [metadata.get("run_id")]
         self.run_ids = tuple(str(run_id) for run_id in run_ids if run_id)
-        self.feedback_tokens = metadata.get("feedback_tokens") or ()
+        self.feedback_tokens = tuple(tokens) if isinstance(tokens, list) else ()
 
 
-def request_body(
-    name: str, inputs: bytes, config: Any, kwargs: Mapping[str, Any], members: Mapping[str, Any]
-) -> bytes:
-    """Return the JSON of a request.
+class Body:
+    """Collects the body of a response within a bound.
 
     Args:
-        name: `input` or `inputs`.
-        inputs: JSON of what is sent under that name.
-        config: A config, or a list of configs; what JSON cannot hold is left out.
-        kwargs: More arguments for the runnable.
-        members: More members of the body.
+        response: A response of which nothing but the head has been read.
 
-    Raises:
-        TypeError: An argument for the runnable cannot be sent.
+    Attributes:
+        is_error: Whether the response is no success; then a part of its body will do.
     """
-    sent = [_sendable(one) for one in config] if isinstance(config, list) else _sendable(config)
-    try:
-        rest = orjson.dumps({"config": sent, "kwargs": dict(kwargs), **members})
-    except TypeError as error:
-        raise TypeError(f"The arguments {', '.join(kwargs)} cannot be sent: {error}") from None
-    return b'{"%b":%b,%b' % (name.encode(), inputs, rest[1:])
 
+    def __init__(self, response: Any) -> None:
+        self.is_error = not 200 <= response.status_code < 300
+        self._url = response.request.url
+        self._data = bytearray()
 
-def _sendable(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a config without what is of use to this process alone, such as callbacks."""
-    kept: dict[str, Any] = _json_data(
-        {key: value for key, value in (config or {}).items() if key != "callbacks"}
-    )
-    return kept
+    def add(self, data: bytes) -> bool:
+        """Add the next bytes; tell whether more are wanted.
 
+        Raises:
+            UnexpectedAnswerError: The answer is over the bound.
+        """
+        self._data += data
+        if self.is_error:
+            return len(self._data) < MAX_ERROR_BYTES
+        if len(self._data) > MAX_ANSWER_BYTES:
+            raise UnexpectedAnswerError(
+                f"The answer of {shown_url(self._url)} is larger than {MAX_ANSWER_BYTES} bytes."
+            )
+        return True
 
-_UNSENDABLE: Any = object()
-
-
-def _json_data(value: Any) -> Any:
-    """Return what of a value JSON can hold."""
-    if isinstance(value, dict):
-        items = {k: _json_data(item) for k, item in value.items() if isinstance(k, str)}
-        return {key: item for key, item in items.items() if item is not _UNSENDABLE}
-    if isinstance(value, list | tuple):
-        return [item for item in map(_json_data, value) if item is not _UNSENDABLE]
-    if isinstance(value, UUID):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | None) else _UNSENDABLE
+    @property
+    def content(self) -> bytes:
+        """What has come."""
+        return bytes(self._data[:MAX_ERROR_BYTES] if self.is_error else self._data)
 
 
 class AnswerReader:
     """Makes values, or errors, of what a server answers.
 
     Args:
-        package: httpx or httpx2, whose objects errors show.
         serializer: Reads outputs and chunks.
     """
 
-    def __init__(self, package: ModuleType, serializer: Serializer) -> None:
-        self._package = package
+    def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
 
-    def refuse(self, response: Any, body: bytes) -> None:
+    def output(self, response: Any, body: bytes, run: RemoteRun) -> tuple[Any, Any]:
+        """Return the output of an invoke and the callback events beside it.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+            UnexpectedAnswerError: The answer is no such output.
+        """
+        self.refuse(response, body, run)
+        try:
+            told = json.loads(body)
+            output = self._serializer.loadd(told["output"])
+        except RecursionError:
+            raise self._unexpected(response, b"", "what is nested too deeply") from None
+        except (ValueError, TypeError, KeyError):
+            raise self._unexpected(response, body, "no JSON object with an output") from None
+        if isinstance(metadata := told.get("metadata"), dict):
+            run.note_metadata(metadata)
+        run.note_output(output)
+        return output, told.get("callback_events")
+
+    def outputs(
+        self, response: Any, body: bytes, run: RemoteRun, count: int
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the outputs of a batch and the callback events of each.
+
+        Args:
+            response: The response.
+            body: Its body.
+            run: What is known of the run; brought up to date.
+            count: How many inputs there were.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+            UnexpectedAnswerError: The answer is no list of so many outputs.
+        """
+        outputs, events = self.output(response, body, run)
+        if not isinstance(outputs, list) or len(outputs) != count:
+            raise self._unexpected(response, body, f"no list of {count} outputs")
+        for output in outputs:
+            run.note_chunk(output)
+        return outputs, events if isinstance(events, list) else []
+
+    def refuse(self, response: Any, body: bytes, run: RemoteRun) -> None:
         """Raise what a response that is no success says.
 
         Raises:
             RemoteStatusError: It is none.
         """
         if not 200 <= response.status_code < 300:
+            run.status = "error"
             raise self._status_error(response, body)
 
-    def output(self, response: Any, run: RemoteRun) -> tuple[Any, Any]:
-        """Return the output of an invoke, or those of a batch, and the callback events beside it.
+    def is_stream(self, response: Any) -> bool:
+        """Tell whether a response, whose body is not read yet, is a stream of events.
 
         Raises:
-            RemoteStatusError: The server answered with an error.
-            UnexpectedAnswerError: The answer is no such output.
+            UnexpectedAnswerError: It is a success, but of something else.
         """
-        self.refuse(response, response.content)
-        try:
-            body = json.loads(response.content)
-        except ValueError:
-            body = None
-        if not isinstance(body, dict) or "output" not in body:
-            raise self._unexpected(response, response.content, "no JSON object with an output")
-        if isinstance(metadata := body.get("metadata"), dict):
-            run.note_metadata(metadata)
-        output = self._serializer.loadd(body["output"])
-        run.note_output(output)
-        return output, body.get("callback_events") or []
-
-    def expect_events(self, response: Any) -> None:
-        """Check that a response, whose body is not read yet, is a stream of events.
-
-        Raises:
-            UnexpectedAnswerError: It is something else.
-        """
+        if not 200 <= response.status_code < 300:
+            return False
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "text/event-stream":
             raise self._unexpected(response, b"", f"no event stream but {media_type or 'untyped'}")
+        return True
 
     def _unexpected(self, response: Any, body: bytes, what: str) -> UnexpectedAnswerError:
-        shown = body.decode(errors="replace")[:_MAX_SHOWN]
-        answered = f"{response.request.url} answered {what}. Is it the URL of a chain?"
+        shown = body[: 4 * _MAX_SHOWN].decode(errors="replace")[:_MAX_SHOWN]
+        answered = f"{shown_url(response.request.url)} answered {what}. Is it the URL of a chain?"
         return UnexpectedAnswerError(f"{answered} {shown}".rstrip())
 
     def _status_error(self, response: Any, body: bytes) -> RemoteStatusError:
@@ -183,53 +226,68 @@ class AnswerReader:
         text = body.decode(errors="replace")
         try:
             told = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             told = None
         members = told if isinstance(told, dict) else {}
         detail = members.get("detail", text[:_MAX_SHOWN])
-        message = members.get("message") or (
-            detail if isinstance(detail, str) else json.dumps(detail)
-        )
+        message = members.get("message") or detail
         if response.has_redirect_location:
             message = f"It is at {response.headers['location']}; redirects are not followed."
         status = f"{response.status_code} {response.reason_phrase}".strip()
-        request = self._without_secrets(response.request)
-        shown = self._package.Response(
-            response.status_code, headers=_plain(response.headers), content=body, request=request
-        )
+        code = members.get("code")
         return RemoteStatusError(
-            f"{status} for {request.url}: {message}".removesuffix(": "),
-            code=members.get("code"),
+            f"{status} for {shown_url(response.request.url)}: {_text(message)}".removesuffix(": "),
+            code=code if isinstance(code, str) else None,
             detail=detail,
-            request=request,
-            response=shown,
+            request=_without_secrets(response.request),
+            response=_response_like(response, body),
         )
 
     def stream_error(self, event: ReceivedEvent, request: Any) -> RemoteStatusError:
         """Return the error for a stream's `error` event."""
         try:
             told = json.loads(event.data or "")
-            status, message = int(told["status_code"]), str(told["message"])
+            status, message = int(told["status_code"]), _text(told["message"])
             code = told.get("code")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             status, message, code = 500, (event.data or "")[:_MAX_SHOWN], None
-        request = self._without_secrets(request)
-        response = self._package.Response(status, text=message, request=request)
+        shown = _without_secrets(request)
+        response = package_for([request]).Response(status, text=message, request=shown)
         return RemoteStatusError(
-            message, code=code, detail=message, request=request, response=response
+            message,
+            code=code if isinstance(code, str) else None,
+            detail=message,
+            request=shown,
+            response=response,
         )
-
-    def _without_secrets(self, request: Any) -> Any:
-        """Return the request as an error may show it."""
-        headers = {
-            name: value if name.lower() in _SHOWN_HEADERS else "<redacted>"
-            for name, value in request.headers.items()
-        }
-        return self._package.Request(request.method, request.url, headers=headers)
 
     def load(self, data: str) -> Any:
         """Return what a chunk's JSON stands for."""
         return self._serializer.loads(data.encode("utf-8", "surrogatepass"))
+
+
+def _text(told: Any) -> str:
+    """Return what a server told as text for people."""
+    return (told if isinstance(told, str) else json.dumps(told))[:_MAX_MESSAGE]
+
+
+def _without_secrets(request: Any) -> Any:
+    """Return the request as an error may show it."""
+    headers = {
+        name: value if name.lower() in _SHOWN_HEADERS else "<redacted>"
+        for name, value in request.headers.items()
+    }
+    return package_for([request]).Request(request.method, shown_url(request.url), headers=headers)
+
+
+def _response_like(response: Any, body: bytes) -> Any:
+    """Return the response with its body, and with a request that may be shown."""
+    return package_for([response]).Response(
+        response.status_code,
+        headers=_plain(response.headers),
+        content=body,
+        request=_without_secrets(response.request),
+    )
 
 
 def _plain(headers: Mapping[str, str]) -> dict[str, str]:
@@ -269,7 +327,7 @@ class StreamReader:
         try:
             events = self._parser.feed(data)
         except EventTooLargeError as error:
-            raise UnexpectedAnswerError(f"{self._request.url}: {error}") from None
+            raise UnexpectedAnswerError(f"{shown_url(self._request.url)}: {error}") from None
         for event in events:
             match event.event:
                 case "data":
@@ -295,29 +353,33 @@ class StreamReader:
         if not self.ended:
             self._run.status = "lost"
             raise StreamInterruptedError(
-                f"The stream of {self._request.url} ended without its terminal event: the "
-                "connection was cut, and what was read may not be all."
+                f"The stream of {shown_url(self._request.url)} ended without its terminal event: "
+                "the connection was cut, and what was read may not be all.",
+                _without_secrets(self._request),
             )
 
     def _chunk(self, data: str) -> Any:
         try:
-            return self._answers.load(data)
-        except ValueError:
+            chunk = self._answers.load(data)
+        except (ValueError, RecursionError):
             raise UnexpectedAnswerError(
-                f"{self._request.url} sent a chunk that is no JSON: {data[:_MAX_SHOWN]}"
+                f"{shown_url(self._request.url)} sent a chunk that cannot be read as JSON: "
+                f"{data[:_MAX_SHOWN]}"
             ) from None
+        self._run.note_chunk(chunk)
+        return chunk
 
     def _note(self, event: ReceivedEvent, note: Any) -> None:
         try:
             told = json.loads(event.data or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(told, dict):
             note(told)
 
     def _note_end(self, told: Mapping[str, Any]) -> None:
         if isinstance(usage := told.get("usage"), dict):
-            self._run.usage = usage
+            self._run.usage = cast("UsageMetadata", usage)
 
     def _failed(self, event: ReceivedEvent) -> RemoteStatusError:
         error = self._answers.stream_error(event, self._request)

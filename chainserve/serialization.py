@@ -6,6 +6,7 @@ any client can read them and no class is ever chosen by what a message says.
 
 import abc
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, reduce
 from operator import or_
@@ -55,12 +56,20 @@ class WellKnownLCSerializer(Serializer):
         except TypeError:
             return _dumps_slowly(obj)
 
+    def loads(self, s: bytes) -> Any:
+        """Return the object that the JSON text stands for; integers may be of any size."""
+        return self.loadd(json.loads(s) if _MAYBE_BIG.search(s) else orjson.loads(s))
+
     def loadd(self, s: Any) -> Any:
         """Return plain JSON data with LangChain's objects in the place of what stands for them.
 
         Clients read outputs so; a server builds its inputs from the chain's schema instead.
         """
         return decode(s)
+
+
+_MAYBE_BIG = re.compile(rb"\d{19}|\\ud[89a-f]", re.IGNORECASE)
+"""What orjson may not read as it is: an integer of more than 64 bits, and a lone surrogate."""
 
 
 def default(obj: Any) -> Any:
@@ -234,7 +243,7 @@ def _told_event(event: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
-def load_events(events: Any) -> list[dict[str, Any]]:
+def load_events(events: Any) -> list[Any]:
     """Return the callback events of an answer, with LangChain's objects and UUIDs.
 
     What is no such event is left out.

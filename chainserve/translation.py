@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from chainserve.errors import (
     ChainHTTPError,
     ChainServeError,
+    RemoteError,
     RunFailedError,
     UpstreamAuthenticationError,
     UpstreamError,
@@ -36,17 +37,18 @@ _PROVIDERS = frozenset(
 def translate(error: BaseException) -> ChainServeError:
     """Return what an exception of the chain means to a caller.
 
-    An error of a model's provider becomes an `UpstreamError`, one with an HTTP status and a detail
-    (as `HTTPException` has) keeps them, any other becomes a `RunFailedError`.
+    An error of a model's provider, or of a chain on another server, becomes an `UpstreamError`, one
+    with an HTTP status and a detail (as `HTTPException` has) keeps them, any other becomes a
+    `RunFailedError`.
     """
-    if isinstance(error, ChainServeError):
+    if isinstance(error, ChainServeError) and not isinstance(error, RemoteError):
         return error
     names = {
         cls.__name__
         for cls in type(error).__mro__
         if str(cls.__module__).partition(".")[0] in _PROVIDERS
     }
-    if names:
+    if names or isinstance(error, RemoteError):
         return _upstream_error(error, names)
     if isinstance(error, JSONDecodeError) and _raised_in_a_provider(error):
         return UpstreamError("The model's provider sent what is not JSON.")
@@ -70,7 +72,9 @@ def _raised_in_a_provider(error: BaseException) -> bool:
 def _upstream_error(error: BaseException, names: set[str]) -> UpstreamError:
     """Return the error for a provider's exception, by the status it carries or its name."""
     response = getattr(error, "response", None)
-    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    status = getattr(response, "status_code", None)
+    if status is None and not isinstance(error, RemoteError):
+        status = getattr(error, "status_code", None)
     if status == 429:
         return UpstreamRateLimitedError(_retry_after(response))
     if status in (401, 403):

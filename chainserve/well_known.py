@@ -65,7 +65,10 @@ def decode(value: Any) -> Any:
     members that the object would lose.
     """
     if isinstance(value, dict):
-        decoded = {key: decode(item) for key, item in value.items()}
+        decoded = {
+            key: decode(item) if isinstance(item, dict | list) else item
+            for key, item in value.items()
+        }
         return _object(decoded) if "type" in decoded else decoded
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -81,6 +84,7 @@ def _object(members: dict[str, Any]) -> Any:
     if type_ not in _EXTENSIBLE and not members.keys() <= cls.model_fields.keys():
         return members
     try:
-        return cls.model_validate(members)
-    except Exception:  # noqa: BLE001 - LangChain's own validators look into data before they know it
+        # A copy, for validators of LangChain change what they are given, also before they fail.
+        return cls.model_validate({**members})
+    except Exception:  # noqa: BLE001 - and they raise KeyError and more of what does not fit
         return members

@@ -60,7 +60,10 @@ LEVEL = {
     "server": 11,
     "transport": 1,
     "client_errors": 2,
+    "client_requests": 2,
     "remote": 3,
+    "totals": 3,
+    "exchanges": 4,
     "client": 5,
     "app": 12,
 }

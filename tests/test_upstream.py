@@ -4,12 +4,14 @@ import asyncio
 from typing import Any
 
 import httpx
+import httpx2
 import pytest
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from chainserve import RemoteRunnable
 from chainserve.translation import upstream_cause
 from tests._apps import assert_problem, make_app
 from tests._bridge import open_stream, request
@@ -166,6 +168,54 @@ async def test_tokens_stream_from_a_provider_as_they_come() -> None:
 
 
 # What the log may say of it.
+
+
+REMOTE: dict[str, tuple[Any, int, str]] = {
+    "401": (httpx2.Response(401, json={"detail": PROVIDER_TEXT}), 502, "upstream_authentication"),
+    "422": (httpx2.Response(422, json={"detail": PROVIDER_TEXT}), 502, "upstream_error"),
+    "500": (httpx2.Response(500, text=PROVIDER_TEXT), 502, "upstream_error"),
+    "504": (httpx2.Response(504, text=PROVIDER_TEXT), 504, "upstream_timeout"),
+    "429": (
+        httpx2.Response(429, headers={"retry-after": "7"}, text=PROVIDER_TEXT),
+        429,
+        "upstream_rate_limited",
+    ),
+    "a page": (httpx2.Response(200, html=PROVIDER_TEXT), 502, "upstream_error"),
+    "a cut stream": (
+        httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=b": x\n\n"),
+        502,
+        "upstream_error",
+    ),
+    "an error in a stream": (
+        httpx2.Response(
+            200,
+            headers={"content-type": "text/event-stream"},
+            content=b'event: error\ndata: {"status_code": 403, "message": "scripted"}\n\n',
+        ),
+        502,
+        "upstream_authentication",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "status", "code"), REMOTE.values(), ids=REMOTE.keys())
+async def test_a_chain_on_another_server_is_an_upstream_too(
+    answer: Any, status: int, code: str
+) -> None:
+    transport = httpx2.MockTransport(lambda _: answer)
+    remote = RemoteRunnable[Any, Any](
+        "http://inner.test/chain", client_kwargs={"transport": transport}, verify=False
+    )
+    app = make_app(remote)
+    streamed = await request(app, "POST", "/chain/stream", json={"input": 1})
+    assert f'"status_code": {status}' in streamed.text
+    invoked = streamed
+    if answer.headers.get("content-type") != "text/event-stream":
+        invoked = await request(app, "POST", "/chain/invoke", json={"input": 1})
+        assert_problem(invoked, status, code)
+    for response in (streamed, invoked):
+        assert PROVIDER_TEXT not in response.text
+        assert "inner.test" not in response.text
 
 
 async def raised(runnable: Runnable[Any, Any]) -> Exception:

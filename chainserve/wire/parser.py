@@ -1,12 +1,10 @@
 """Reading Server-Sent Events: bytes in, events out (WHATWG HTML Standard, section 9.2.6)."""
 
-import re
 from typing import NamedTuple
 
 MAX_EVENT_BYTES = 64 * 2**20
 """How large an event may be."""
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -51,7 +49,8 @@ class EventParser:
         self._pieces: list[bytes] = []
         self._after_cr = False
         self._at_start = True
-        self._size = 0
+        self._held = 0  # How much is in the pieces of a line.
+        self._size = 0  # How much was in the lines of the event.
         self._event = ""
         self._id: str | None = None
         self._data: list[bytes] = []
@@ -70,22 +69,26 @@ class EventParser:
             return []
         self._after_cr = data.endswith(b"\r")
         events: list[ReceivedEvent] = []
-        [first, *others] = _LINE_END.split(data)
-        self._pieces.append(first)
-        self._grow(len(first))
-        for line in others:
-            self._end_line(events)
-            self._pieces = [line]
-            self._grow(len(line))
+        lines = data.splitlines()  # Of bytes, at CR, LF and CRLF alone.
+        rest = b"" if data.endswith((b"\r", b"\n")) else lines.pop()
+        if lines and self._pieces:
+            lines[0] = b"".join([*self._pieces, lines[0]])
+            self._pieces, self._held = [], 0
+        for line in lines:
+            self._size += len(line)
+            self._check_size()
+            self._end_line(line, events)
+        if rest:
+            self._pieces.append(rest)
+            self._held += len(rest)
+            self._check_size()
         return events
 
-    def _grow(self, size: int) -> None:
-        self._size += size
-        if self._size > self._max_event_bytes:
+    def _check_size(self) -> None:
+        if self._size + self._held > self._max_event_bytes:
             raise EventTooLargeError(f"An event is larger than {self._max_event_bytes} bytes.")
 
-    def _end_line(self, events: list[ReceivedEvent]) -> None:
-        line = b"".join(self._pieces)
+    def _end_line(self, line: bytes, events: list[ReceivedEvent]) -> None:
         if self._at_start:
             self._at_start = False
             line = line.removeprefix(_BYTE_ORDER_MARK)

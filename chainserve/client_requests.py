@@ -1,0 +1,120 @@
+"""What a client sends, and where to."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+from uuid import UUID
+
+import orjson
+
+from chainserve.errors import OutputNotSerializableError
+from chainserve.serialization import Serializer
+
+EVENT_STREAM_HEADERS = {"accept": "text/event-stream", "cache-control": "no-store"}
+
+
+def base_of(url: str) -> str:
+    """Return the URL of a chain with a slash at the end of its path; a query stays.
+
+    Raises:
+        ValueError: It is no URL of the web.
+    """
+    parts = urlsplit(url)
+    if "://" not in url or not parts.netloc:
+        raise ValueError(f"{url!r} is no URL of a chain: it starts with http:// or https://")
+    return urlunsplit(parts if parts.path.endswith("/") else _with_path(parts, f"{parts.path}/"))
+
+
+def below(url: str, endpoint: str) -> str:
+    """Return the URL of an endpoint; a query stays at the end."""
+    parts = urlsplit(url)
+    return urlunsplit(_with_path(parts, parts.path + endpoint))
+
+
+def _with_path(parts: SplitResult, path: str) -> SplitResult:
+    return parts._replace(path=path)
+
+
+def shown_url(url: Any) -> str:
+    """Return a URL without what may be secret: a password before the host, and a query."""
+    parts = urlsplit(str(url))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def request_body(
+    name: str,
+    value: Any,
+    serializer: Serializer,
+    config: Any,
+    kwargs: Mapping[str, Any],
+    members: Mapping[str, Any],
+) -> bytes:
+    """Return the JSON of a request.
+
+    Args:
+        name: `input` or `inputs`.
+        value: What is sent under that name.
+        serializer: Writes it.
+        config: A config, or a list of configs; what JSON cannot hold is left out.
+        kwargs: More arguments for the runnable.
+        members: More members of the body.
+
+    Raises:
+        TypeError: The input, or an argument for the runnable, cannot be sent.
+    """
+    try:
+        inputs = serializer.dumps(value)
+    except OutputNotSerializableError as error:
+        place = error.path.replace("output", name, 1)
+        raise TypeError(
+            f"The input cannot be sent as JSON: {place} {error.reason}. Turn it into text, "
+            "numbers, lists, dicts, dataclasses or pydantic models."
+        ) from None
+    sent = [_sendable(one) for one in config] if isinstance(config, list) else _sendable(config)
+    try:
+        arguments = _json(dict(kwargs))
+    except TypeError as error:
+        raise TypeError(
+            f"The arguments cannot be sent as JSON ({', '.join(kwargs)}): {error}"
+        ) from None
+    rest = b"".join(b',"%b":%b' % (key.encode(), _json(item)) for key, item in members.items())
+    parts = (name.encode(), inputs, _json(sent), arguments, rest)
+    return b'{"%b":%b,"config":%b,"kwargs":%b%b}' % parts
+
+
+def _json(value: Any) -> bytes:
+    """Return plain data as JSON, integers of any size and lone surrogates included."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode("ascii")
+
+
+def _sendable(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a config without what is of use to this process alone, such as callbacks."""
+    kept: dict[str, Any] = _json_data(
+        {key: value for key, value in (config or {}).items() if key != "callbacks"}
+    )
+    return kept
+
+
+_UNSENDABLE: Any = object()
+_MAX_CONFIG_DEPTH = 100
+
+
+def _json_data(value: Any, depth: int = 0) -> Any:
+    """Return what of a value JSON can hold; what is nested too deeply may hold itself."""
+    if isinstance(value, UUID):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if depth > _MAX_CONFIG_DEPTH:
+        return _UNSENDABLE
+    if isinstance(value, dict):
+        items = {k: _json_data(v, depth + 1) for k, v in value.items() if isinstance(k, str)}
+        return {key: item for key, item in items.items() if item is not _UNSENDABLE}
+    if isinstance(value, list | tuple):
+        items_of = (_json_data(item, depth + 1) for item in value)
+        return [item for item in items_of if item is not _UNSENDABLE]
+    return _UNSENDABLE
