@@ -1,13 +1,12 @@
 """`APIHandler`: a chain's endpoints for routes of one's own, the counterpart of LangServe's."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 from fastapi import HTTPException
 from langchain_core.runnables import Runnable, RunnableConfig
-from langsmith.utils import tracing_is_enabled
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,7 +18,7 @@ from chainserve.chain import (
     TokenFeedbackConfig,
 )
 from chainserve.errors import ChainServeError
-from chainserve.feedback import LangSmith, require_tracing
+from chainserve.feedback import LangSmith, require_tracing, tracing_is_on
 from chainserve.observability import make_logger
 from chainserve.registry import refuse_options
 from chainserve.routes.langserve import LangServeRoutes
@@ -117,7 +116,7 @@ class APIHandler:
         refuse_options(chain)
         starter = RunStarter(chain, prefix, path=prefix + chain.path)
         self._chain = chain
-        self._langsmith = LangSmith(make_logger(read_settings(listens=False)))
+        self._log = make_logger(read_settings(listens=False))
         self._verbs = LangServeRoutes(starter)
         self._streams = StreamRoutes(starter, tells_location=False)
         self._logs = StreamRoutes(starter, "stream_log", tells_location=False)
@@ -232,9 +231,9 @@ class APIHandler:
         Raises:
             HTTPException: 400 if it is not enabled or nothing is traced; or what LangSmith does.
         """
-        with _as_http_exceptions():
+        async with self._asking() as langsmith:
             self._require(await self.check_feedback_enabled(), "enable_feedback_endpoint")
-            return await self._langsmith.create_feedback(feedback_create_req)
+            return await langsmith.create_feedback(feedback_create_req)
 
     async def create_feedback_from_token(
         self, create_request: FeedbackCreateRequestTokenBased
@@ -244,9 +243,9 @@ class APIHandler:
         Raises:
             HTTPException: 400 if no tokens are given or nothing is traced; or what LangSmith does.
         """
-        with _as_http_exceptions():
+        async with self._asking() as langsmith:
             self._require(self._chain.feedback_key is not None, "token_feedback_config")
-            await self._langsmith.create_feedback_from_token(create_request)
+            await langsmith.create_feedback_from_token(create_request)
 
     async def create_public_trace_link(
         self, public_trace_link_create_req: PublicTraceLinkCreateRequest
@@ -258,22 +257,36 @@ class APIHandler:
         Raises:
             HTTPException: 400 if it is not enabled or nothing is traced; or what LangSmith does.
         """
-        with _as_http_exceptions():
+        async with self._asking() as langsmith:
             enabled = await self.check_public_trace_link_enabled()
             self._require(enabled, "enable_public_trace_link_endpoint")
-            url = await self._langsmith.share_run(public_trace_link_create_req.run_id)
+            url = await langsmith.share_run(public_trace_link_create_req.run_id)
             return PublicTraceLink(public_url=url)
 
     async def check_feedback_enabled(self) -> bool:
         """Tell whether feedback may be sent now."""
-        return self._chain.enable_feedback_endpoint and bool(tracing_is_enabled())
+        return self._chain.enable_feedback_endpoint and tracing_is_on()
 
     async def check_public_trace_link_enabled(self) -> bool:
         """Tell whether traces may be made public now."""
-        return self._chain.enable_public_trace_link_endpoint and bool(tracing_is_enabled())
+        return self._chain.enable_public_trace_link_endpoint and tracing_is_on()
 
     def _require(self, enabled: bool, option: str) -> None:
         require_tracing(enabled=enabled, option=option)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[LangSmith]:
+        """Yield what asks LangSmith, for one call: no application's end would close it.
+
+        Errors are raised as those that FastAPI answers, for the call returns no response of ours.
+        """
+        langsmith = LangSmith(self._log)
+        try:
+            yield langsmith
+        except ChainServeError as error:
+            raise HTTPException(error.status_code, error.detail) from error
+        finally:
+            await langsmith.close()
 
     @property
     def InvokeRequest(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
@@ -309,15 +322,6 @@ class APIHandler:
     def BatchResponse(self) -> type[BaseModel]:  # noqa: N802 - LangServe's name
         """The model of the answer of `batch`, for documents."""
         return self._models.batch_response
-
-
-@contextmanager
-def _as_http_exceptions() -> Iterator[None]:
-    """Raise errors as those that FastAPI answers, for endpoints that return no response of ours."""
-    try:
-        yield
-    except ChainServeError as error:
-        raise HTTPException(error.status_code, error.detail) from error
 
 
 def _configured(

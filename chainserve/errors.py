@@ -17,6 +17,8 @@
     │   ├── LogExpiredError              410
     │   ├── OutputNotKeptError           410
     │   ├── FeedbackNotEnabledError      400
+    │   ├── FeedbackRefusedError         422
+    │   ├── LangSmithNotFoundError       404
     │   ├── InvalidIdempotencyKeyError   400
     │   ├── IdempotencyKeyReusedError    422
     │   ├── InvalidConfigHashError       400
@@ -35,7 +37,9 @@
         └── UpstreamError                502
             ├── UpstreamAuthenticationError  502
             ├── UpstreamRateLimitedError     429
-            └── UpstreamTimeoutError         504
+            ├── UpstreamTimeoutError         504
+            └── LangSmithError               502
+                └── LangSmithTimeoutError    504
 
 Outside a stream an error is answered as a problem document (RFC 9457); inside one it is the
 terminal `error` event. Both are made from the same two attributes, `code` and `status_code`. The
@@ -304,6 +308,31 @@ class FeedbackNotEnabledError(RequestError):
         )
 
 
+class FeedbackRefusedError(RequestError):
+    """LangSmith does not take the feedback as it is."""
+
+    code = "feedback_refused"
+    status_code = 422
+
+    def __init__(self, status: int) -> None:
+        super().__init__(
+            f"LangSmith refused this with status {status}. Look at the key and the score."
+        )
+
+
+class LangSmithNotFoundError(RequestError):
+    """LangSmith knows no such run, or no such token."""
+
+    code = "langsmith_not_found"
+    status_code = 404
+
+    def __init__(self) -> None:
+        super().__init__(
+            "LangSmith knows no such run or token. It knows a run a few seconds after the run "
+            "began, and a token until it expires."
+        )
+
+
 class OutputNotKeptError(RequestError):
     """The run that this idempotency key started has ended, and its output is not kept."""
 
@@ -528,3 +557,28 @@ class UpstreamTimeoutError(UpstreamError):
 
     def __init__(self) -> None:
         super().__init__("The model's provider did not answer in time.")
+
+
+class LangSmithError(UpstreamError):
+    """LangSmith failed, could not be reached, or refused this server; `cause` is for the log."""
+
+    code = "langsmith_error"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("LangSmith failed or could not be reached. Try again later.")
+        self.cause = cause
+
+
+class LangSmithTimeoutError(LangSmithError):
+    """LangSmith did not answer in time."""
+
+    code = "langsmith_timeout"
+    status_code = 504
+
+    def __init__(self) -> None:
+        super().__init__("no answer in time")
+
+    @property
+    def message(self) -> str:
+        """The sentence for the caller."""
+        return "LangSmith did not answer in time. Try again later."

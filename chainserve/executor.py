@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Awaitable, Coroutine
 from contextlib import aclosing, suppress
 from contextvars import Context
-from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 from chainserve.errors import (
@@ -18,9 +17,9 @@ from chainserve.errors import (
 )
 from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd
+from chainserve.opening import Opening
 from chainserve.pacing import Follower, WriterPace
 from chainserve.runs import PastRun, Run, RunOptions
-from chainserve.schema import FeedbackToken
 from chainserve.stores.base import RunRecord, Store
 from chainserve.translation import upstream_cause
 from chainserve.types import CancelReason, RunId
@@ -83,7 +82,7 @@ class RunExecutor:
         self._max_lead = max_lead
         self._log = log
         self._live: dict[RunId, Run] = {}
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._joined = 0
         self._all_left = asyncio.Event()
 
@@ -114,8 +113,8 @@ class RunExecutor:
         self._live |= dict.fromkeys(run.ids, run)
         run.next_seq = 1
         if (ask := options.feedback_token) is not None:
-            run.feedback_tokens = [self._in_background(ask(run_id)) for run_id in run.ids]
-            run.announcing = self._in_background(self._announce(run)) if run.has_log else None
+            store = self.store if run.has_log else None
+            run.opening = Opening(run.ids, ask, store, self._max_lead)
         elif run.has_log:
             await self.store.append(run.id, (metadata_event(run.id),))
         self._start(run)
@@ -254,15 +253,9 @@ class RunExecutor:
             run.is_ending = True
             await asyncio.shield(self._in_background(self._end(run, error)))
 
-    async def _announce(self, run: Run) -> None:
-        """Write the first event when it is known which feedback tokens it has."""
-        [tokens, *_] = await feedback_tokens_of(run)
-        shown = [{**token.model_dump(), "expires_at": _iso(token.expires_at)} for token in tokens]
-        await self.store.append(run.id, (metadata_event(run.id, shown),))
-
     async def _write_chunks(self, run: Run) -> None:
         now = asyncio.get_running_loop().time
-        append, run_id = self.store.append, run.id
+        append, run_id = (run.opening or self.store).append, run.id
         pace = WriterPace(run.followers, self._max_lead)
         async with aclosing(run.work.chunks()) as chunks:
             async for data in chunks:
@@ -272,9 +265,6 @@ class RunExecutor:
                 if run.first_chunk_at is None:
                     run.first_chunk_at = run.last_chunk_at
                     self._watch_deadlines(run)
-                if run.announcing is not None:
-                    await asyncio.wait((run.announcing,))
-                    run.announcing = None
                 if pace.is_due(len(data)):
                     await self._give_way(run, pace, len(data))
                 seq = run.next_seq
@@ -304,10 +294,10 @@ class RunExecutor:
 
     async def _end(self, run: Run, error: BaseException | None) -> None:
         """Write the final state and the terminal event, once."""
+        if run.opening is not None:
+            error = await run.opening.finish(wait=error is None) or error
         if error is not None:
             await self._explain(run, error)
-        if run.announcing is not None:
-            await asyncio.wait((run.announcing,))
         terminal = run.end()
         try:
             for record in run.records():
@@ -382,25 +372,12 @@ class RunExecutor:
             return
         run.deadline = loop.call_at(since + seconds, self._watch_deadlines, run)
 
-    def _in_background(self, work: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that no run's cancelling reaches."""
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-async def feedback_tokens_of(run: Run | PastRun) -> list[list[FeedbackToken]]:
-    """Return the feedback tokens for each of a run's ids, as far as they could be had."""
-    if isinstance(run, PastRun) or not run.feedback_tokens:
-        return [[] for _ in run.ids]
-    await asyncio.wait(run.feedback_tokens)
-    tokens = [task.result() for task in run.feedback_tokens]
-    return [[] if token is None else [token] for token in tokens]
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 async def _called(on_end: OnEnd, ended: EndedRun) -> None:

@@ -7,7 +7,7 @@ A run is `pending`, then `running`, then ends in exactly one of `success`, `erro
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from chainserve.errors import (
 )
 from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd, TranslateError
+from chainserve.opening import AskForToken, Opening, Tokens
 from chainserve.pacing import Follower
-from chainserve.schema import FeedbackToken
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.translation import translate
 from chainserve.types import (
@@ -78,7 +78,7 @@ class RunOptions:
     request_id: str | None = None
     on_end: OnEnd | None = None
     translate_error: TranslateError | None = None
-    feedback_token: Callable[[RunId], Coroutine[Any, Any, FeedbackToken | None]] | None = None
+    feedback_token: AskForToken | None = None
 
 
 class Run:
@@ -98,8 +98,7 @@ class Run:
         ended: Set once the state is final.
         readers: How many wait for it or read its log here.
         followers: Those of them who read its log.
-        feedback_tokens: What asks for a token for each id, where callers get them.
-        announcing: Writes the first event of its log, until it is written.
+        opening: What keeps its chunks until its feedback tokens are there, where callers get them.
     """
 
     def __init__(self, work: Work, options: RunOptions, started_at: float) -> None:
@@ -127,8 +126,7 @@ class Run:
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
-        self.feedback_tokens: Sequence[asyncio.Task[FeedbackToken | None]] = ()
-        self.announcing: asyncio.Task[None] | None = None
+        self.opening: Opening | None = None
         self.patience: asyncio.TimerHandle | None = None
 
     @property
@@ -155,6 +153,11 @@ class Run:
     def is_over(self) -> bool:
         """Whether the state is final."""
         return self.status not in ("pending", "running")
+
+    @property
+    def feedback_tokens(self) -> Tokens:
+        """The feedback tokens for each of its ids, once it has ended."""
+        return [()] * len(self.ids) if self.opening is None else self.opening.tokens
 
     def fail(self, error: BaseException) -> None:
         """Note why the run does not succeed, as a caller may know it.
@@ -293,6 +296,11 @@ class PastRun:
     outputs: Sequence[bytes | None]
     error: ChainServeError | None
     exception: None = None
+
+    @property
+    def feedback_tokens(self) -> Tokens:
+        """None for any of its ids: tokens are not kept."""
+        return [()] * len(self.ids)
 
     @classmethod
     def of(cls, first: RunRecord, batch: Sequence[RunRecord | None]) -> "PastRun":

@@ -30,12 +30,14 @@ class BaseFeedback(BaseModel):
     run_id: UUID | None = Field(description="The run that it is about.")
     key: str = Field(description="What it is about, such as `correctness`.")
     score: float | int | bool | None = None
-    value: float | int | bool | str | dict[str, Any] | None = None
+    value: float | int | bool | str | dict[Any, Any] | None = None
     comment: str | None = None
 
 
 class FeedbackCreateRequest(BaseFeedback):
     """The body of `POST feedback`."""
+
+    run_id: UUID = Field(description="The run that it is about.")
 
 
 class Feedback(BaseFeedback):
@@ -44,7 +46,7 @@ class Feedback(BaseFeedback):
     id: UUID
     created_at: datetime
     modified_at: datetime
-    correction: dict[str, Any] | None = None
+    correction: dict[Any, Any] | None = None
 
 
 class FeedbackCreateRequestTokenBased(BaseModel):
@@ -52,10 +54,10 @@ class FeedbackCreateRequestTokenBased(BaseModel):
 
     token_or_url: UUID | str = Field(description="What the run's `feedback_tokens` have.")
     score: float | int | bool | None = None
-    value: float | int | bool | str | dict[str, Any] | None = None
+    value: float | int | bool | str | dict[Any, Any] | None = None
     comment: str | None = None
-    correction: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
+    correction: dict[Any, Any] | None = None
+    metadata: dict[Any, Any] | None = None
 
 
 class PublicTraceLinkCreateRequest(BaseModel):

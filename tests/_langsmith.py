@@ -1,7 +1,8 @@
 """A LangSmith to be asked over a socket: it answers as scripted, and keeps what it was asked.
 
-`PUT /script` with `{"delay": 0.2, "status": 500}` changes how it answers about feedback, and
-`GET /asked` returns what it was asked since.
+`PUT /script` with `{"delay": 0.2, "status": 500}` changes how it answers about feedback, where
+`statuses` are those of the first answers and `body` is what all say; `GET /asked` returns what it
+was asked since.
 """
 
 import asyncio
@@ -23,9 +24,14 @@ def stub() -> FastAPI:
     async def answered(request: Request, body: Any) -> Response:
         sent = await request.json()
         asked.append({"method": request.method, "path": request.url.path, "body": sent})
+        # All of it is read before the delay, after which the script may be another test's.
+        first, text = script.get("statuses"), script.get("body")
+        status = first.pop(0) if first else script.get("status")
         await asyncio.sleep(script.get("delay", 0))
-        if (status := script.get("status")) is not None:
+        if status is not None:
             return Response("a secret of LangSmith's", status)
+        if text is not None:
+            return Response(text)
         return JSONResponse(body)
 
     @app.put("/script")

@@ -20,6 +20,7 @@ def server() -> FastAPI:
     told: dict[str, Any] = {"enable_feedback_endpoint": True, "token_feedback_config": tokens}
     add_routes(app, echo(), path="/echo", **told)
     add_routes(app, streaming(*"abcde"), path="/chunks", token_feedback_config=tokens)
+    add_routes(app, streaming(*"x" * 1000), path="/many", token_feedback_config=tokens)
     linked: dict[str, Any] = {
         "enable_feedback_endpoint": True,
         "enable_public_trace_link_endpoint": True,

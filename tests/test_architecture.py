@@ -46,6 +46,7 @@ LEVEL = {
     "pacing": 4,
     "execution": 5,
     "feedback": 5,
+    "opening": 5,
     "intermediate": 6,
     "runs": 6,
     "executor": 7,

@@ -47,6 +47,10 @@ class Servers:
         return [self.langserve, self.chainserve]
 
 
+_ONE_REQUEST_EACH = httpx.Limits(max_keepalive_connections=0)
+"""uvicorn closes a connection after an error of LangServe's, which the next request would meet."""
+
+
 @pytest.fixture(scope="module")
 def running() -> Iterator[Servers]:
     with ExitStack() as stack:
@@ -67,7 +71,9 @@ def running() -> Iterator[Servers]:
             for package in ("langserve", "chainserve")
         }
         langsmith, langserve, ours = (
-            stack.enter_context(httpx.Client(base_url=url, timeout=20, verify=False))
+            stack.enter_context(
+                httpx.Client(base_url=url, timeout=20, verify=False, limits=_ONE_REQUEST_EACH)
+            )
             for url in (
                 address,
                 *(f"http://127.0.0.1:{one.port()}" for one in processes.values()),
@@ -157,7 +163,32 @@ def test_a_bad_body_is_refused_by_both(servers: Servers, path: str, body: Any) -
     assert ours.json()["detail"][0]["loc"] == theirs.json()["detail"][0]["loc"]
 
 
+def test_a_bad_body_is_told_as_langserve_tells_it(servers: Servers) -> None:
+    body = {"run_id": "x", "score": "good", "value": [1]}
+    theirs, ours = (client.post("/echo/feedback", json=body) for client in servers.both())
+
+    assert ours.json()["detail"] == theirs.json()["detail"]
+
+
+def test_feedback_on_no_run_is_refused(servers: Servers) -> None:
+    body = {"run_id": None, "key": "k"}
+    theirs, ours = (client.post("/echo/feedback", json=body) for client in servers.both())
+
+    assert (theirs.status_code, ours.status_code) == (500, 422)
+    assert [one for one in servers.asked() if one["path"] == "/feedback"] == []
+
+
 # Tokens in answers.
+
+
+def test_metadata_has_langserves_bytes(servers: Servers) -> None:
+    theirs, ours = (
+        re.findall(r"event: metadata\r\ndata: .*?\r\n\r\n", _VOLATILE.sub("<>", answer.text))
+        for answer in (client.post("/many/stream", json={"input": 1}) for client in servers.both())
+    )
+
+    assert len(ours) == 1
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("verb", ["stream", "stream_log", "stream_events"])
@@ -218,7 +249,58 @@ def test_no_token_is_asked_for_where_none_is_given(servers: Servers) -> None:
     assert servers.asked("tokens") == []
 
 
+def test_a_langsmith_that_fails_is_asked_once_for_a_token(servers: Servers) -> None:
+    servers.script(status=500)
+    answer = servers.chainserve.post("/echo/invoke", json={"input": 1}).json()
+    asked = [one["body"]["run_id"] for one in servers.asked("tokens")]
+
+    assert asked.count(answer["metadata"]["run_id"]) == 1  # To ask again would keep it waiting.
+
+
+@pytest.mark.parametrize("body", ["<html>", "{}", "[]", '{"url": "u", "expires_at": "soon"}'])
+def test_no_answer_fails_with_what_langsmith_says(servers: Servers, body: str) -> None:
+    servers.script(body=body)
+    invoked = servers.chainserve.post("/echo/invoke", json={"input": 1})
+    linked = servers.chainserve.put("/linked/public_trace_link", json={"run_id": RUN})
+
+    assert invoked.json()["metadata"]["feedback_tokens"] == []
+    assert (linked.status_code, linked.json()["code"]) == (502, "langsmith_error")
+
+
+def test_a_background_invoke_tells_its_token_in_its_log(servers: Servers) -> None:
+    started = servers.chainserve.post("/echo/runs", json={"input": 1, "mode": "invoke"}).json()
+    log = decode_events(servers.chainserve.get(f"/echo/{started['stream_url']}").content)
+
+    assert [event.event for event in log] == ["metadata", "data", "end"]
+    assert log[0].json()["feedback_tokens"][0]["key"] == "correctness"
+
+
 # What LangSmith does not do.
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/echo/feedback", {"run_id": RUN, "key": "k"}),
+        ("PUT", "/linked/public_trace_link", {"run_id": RUN}),
+    ],
+)
+def test_a_run_that_langsmith_has_not_taken_in_yet_is_spoken_of_again(
+    servers: Servers, method: str, path: str, body: Any
+) -> None:
+    servers.script(statuses=[404, 404])
+
+    assert servers.chainserve.request(method, path, json=body).status_code == 200
+    assert len([one for one in servers.asked() if one["body"].get("run_id") == RUN]) == 3
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_langsmith_refuses_is_the_callers_to_mend(servers: Servers, status: int) -> None:
+    servers.script(status=status)
+    response = servers.chainserve.post("/echo/token_feedback", json={"token_or_url": TOKEN})
+
+    assert (response.status_code, response.json()["code"]) == (422, "feedback_refused")
+    assert str(status) in response.json()["message"]
 
 
 @pytest.mark.parametrize(("script", "status"), [({"status": 500}, 502), ({"status": 404}, 404)])

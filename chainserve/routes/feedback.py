@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from chainserve.errors import InvalidInputError, RunNotFoundError
+from chainserve.errors import InvalidInputError
 from chainserve.feedback import require_tracing
 from chainserve.routes.requests import answers_errors
 from chainserve.routes.starting import RunStarter
@@ -91,23 +91,24 @@ class FeedbackRoutes:
         """Refuse a config in the URL that cannot be used, and what the chain's modifier refuses."""
         await self._starter.config(None, request, "feedback")
 
-    async def _check_owner(self, request: Request, run_id: UUID | None) -> None:
+    async def _check_owner(self, request: Request, run_id: UUID) -> None:
         """Refuse what is not the caller's, where that is known.
 
         Raises:
             RunNotFoundError: There is no such run, or it is another caller's.
         """
         if self._starter.has_owners(request):
-            if run_id is None:
-                raise RunNotFoundError
             await self._starter.find(request, str(run_id), 1)
 
     async def _body(self, request: Request, model: type[_Body]) -> _Body:
+        """Return the body, whose errors are FastAPI's, as LangServe leaves them to it."""
         read = await self._starter.read(request)
         try:
-            return model.model_validate(read.data)
+            return model.model_validate(read.data, from_attributes=True)
         except ValidationError as error:
-            raise InvalidInputError(errors_of(error, loc=("body",))) from None
+            errors = errors_of(error, loc=("body",))
+            shown = [{name: part for name, part in one.items() if name != "url"} for one in errors]
+            raise InvalidInputError(shown) from None
 
 
 def _json(answer: BaseModel) -> Response:

@@ -17,7 +17,7 @@ from chainserve.errors import (
     RunFailedError,
 )
 from chainserve.execution import Work
-from chainserve.executor import feedback_tokens_of
+from chainserve.opening import Tokens
 from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.responses import OutputResponse, wait_for_end
 from chainserve.routes.requests import answers_errors
@@ -116,8 +116,8 @@ class LangServeRoutes:
             if not run.is_over:
                 return problem_response(RunCancelledError())  # The client is gone.
         if run.error is None:
-            tokens = await feedback_tokens_of(run)
-            answer = body(run.ids, _known(run), tokens, self._callback_events(run))
+            events = self._callback_events(run)
+            answer = body(run.ids, _known(run), run.feedback_tokens, events)
             return OutputResponse(answer, runtime.settings.send_timeout)
         if run.exception is not None and _is_for_the_application(request, run.exception, run.error):
             raise run.exception
@@ -130,9 +130,8 @@ class LangServeRoutes:
         return [b"[]"] * len(run.ids) if self._execution.includes_callback_events else None
 
 
-_Tokens: TypeAlias = Sequence[Sequence[FeedbackToken]]
 _Body: TypeAlias = Callable[
-    [Sequence[RunId], Sequence[bytes], _Tokens, Sequence[bytes] | None], bytes
+    [Sequence[RunId], Sequence[bytes], Tokens, Sequence[bytes] | None], bytes
 ]
 
 
@@ -167,7 +166,7 @@ def _repeated(config: RunnableConfig, size: int) -> list[RunnableConfig]:
 def _invoke_body(
     run_ids: Sequence[RunId],
     outputs: Sequence[bytes],
-    tokens: _Tokens,
+    tokens: Tokens,
     events: Sequence[bytes] | None,
 ) -> bytes:
     metadata = orjson.dumps({"run_id": run_ids[0], "feedback_tokens": _plain(tokens[0])})
@@ -184,7 +183,7 @@ def _plain(tokens: Sequence[FeedbackToken]) -> list[Any]:
 def _batch_body(
     run_ids: Sequence[RunId],
     outputs: Sequence[bytes],
-    tokens: _Tokens,
+    tokens: Tokens,
     events: Sequence[bytes] | None,
 ) -> bytes:
     responses = [

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
-from langsmith.utils import tracing_is_enabled
 from starlette.requests import Request
 
 from chainserve.bodies import BodyModels, documented
@@ -22,8 +21,10 @@ from chainserve.errors import (
     RunNotFoundError,
 )
 from chainserve.execution import Execution, Work
+from chainserve.feedback import tracing_is_on
 from chainserve.intermediate import StreamEventsWork, StreamLogWork
 from chainserve.observability import request_id_of
+from chainserve.opening import AskForToken
 from chainserve.routes.requests import Body, header, read_json
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
@@ -222,10 +223,10 @@ class RunStarter:
             raise RunNotFoundError
         return record
 
-    def _feedback_token(self, runtime: Runtime) -> Any:
+    def _feedback_token(self, runtime: Runtime) -> AskForToken | None:
         """Return what asks for a run's feedback token; None where callers get none."""
         key = self.chain.feedback_key
-        if key is None or not tracing_is_enabled():
+        if key is None or not tracing_is_on():
             return None
         return lambda run_id: runtime.langsmith.token(run_id, key)
 
