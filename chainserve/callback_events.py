@@ -94,7 +94,6 @@ class LLMResult(BaseModel):
     generations: list[list[ChatGeneration | Generation]]
     llm_output: dict[str, Any] | None = None
     run: list[RunInfo] | None = None
-    type: Literal["LLMResult"] = "LLMResult"
 
 
 class OnLLMEnd(BaseCallback):

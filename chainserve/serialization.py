@@ -8,12 +8,14 @@ import abc
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
+from langchain_core.outputs import LLMResult
 from pydantic import BaseModel, Discriminator, RootModel, Tag
 
 from chainserve.errors import OutputNotSerializableError
@@ -52,7 +54,7 @@ class WellKnownLCSerializer(Serializer):
             OutputNotSerializableError: An object inside has no JSON form; the message names it.
         """
         try:
-            return orjson.dumps(obj, default=default)
+            return orjson.dumps(obj, default=default, option=_OWN_DATACLASSES)
         except TypeError:
             return _dumps_slowly(obj)
 
@@ -72,11 +74,32 @@ _MAYBE_BIG = re.compile(rb"\d{19}|\\ud[89a-f]", re.IGNORECASE)
 """What orjson may not read as it is: an integer of more than 64 bits, and a lone surrogate."""
 
 
+_OWN_DATACLASSES = orjson.OPT_PASSTHROUGH_DATACLASS
+"""orjson ends the process where a dataclass with slots has a field that is not set."""
+
+
 def default(obj: Any) -> Any:
-    """Return what orjson should write in place of a pydantic model."""
+    """Return what orjson should write in place of a pydantic model or a dataclass.
+
+    Raises:
+        TypeError: It is neither.
+    """
     if isinstance(obj, BaseModel):
         return obj.model_dump()
+    if is_dataclass(obj) and not isinstance(obj, type):
+        return _set_fields(obj)
     raise TypeError
+
+
+def _set_fields(obj: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are set and not private, as orjson reads them."""
+    has_slots = "__slots__" in vars(type(obj))
+    names = [field.name for field in fields(obj)] if has_slots else [*vars(obj)]
+    return {
+        name: getattr(obj, name)
+        for name in names
+        if not name.startswith("_") and hasattr(obj, name)
+    }
 
 
 def _dumps_slowly(obj: Any) -> bytes:
@@ -93,6 +116,8 @@ def _leaves(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
     stack: list[tuple[str, Any, int]] = [(path, obj, 0)]
     while stack:
         path, value, depth = stack.pop()
+        if is_dataclass(value) and not isinstance(value, type):
+            value = _set_fields(value)
         if isinstance(value, BaseModel):
             value = value.model_dump()
         if depth > _MAX_DEPTH:
@@ -122,7 +147,7 @@ def _has_json_form(value: Any) -> bool:
     if isinstance(value, str | int):
         return True
     try:
-        orjson.dumps(value)
+        orjson.dumps(value, option=_OWN_DATACLASSES)
     except TypeError:
         return False
     return True
@@ -130,7 +155,10 @@ def _has_json_form(value: Any) -> bool:
 
 def _plain(obj: Any) -> Any:
     """Return a value that the standard library can write: what orjson makes of it."""
-    return obj.model_dump() if isinstance(obj, BaseModel) else orjson.loads(orjson.dumps(obj))
+    try:
+        return default(obj)
+    except TypeError:
+        return orjson.loads(orjson.dumps(obj))
 
 
 def _shortened(path: str) -> str:
@@ -154,8 +182,8 @@ def _writable(obj: Any, around: tuple[int, ...]) -> Any:
         return _told(obj, "…")
     within = (*around, id(obj))
     try:
-        if isinstance(obj, BaseModel):
-            return _writable(obj.model_dump(), within)
+        if isinstance(obj, BaseModel) or is_dataclass(obj):
+            return _writable(default(obj), within)
         if isinstance(obj, dict):
             return {_key(key): _writable(value, within) for key, value in [*obj.items()]}
         if isinstance(obj, list | tuple):
@@ -236,6 +264,9 @@ _UNEXPECTED = {"status_code": 500, "message": "Internal Server Error", "type": "
 
 def _told_event(event: Mapping[str, Any]) -> dict[str, Any]:
     told = dict(event)
+    if isinstance(response := told.get("response"), BaseModel):
+        # Without its type, for LangServe's client takes it for another class then.
+        told["response"] = {k: v for k, v in response.model_dump().items() if k != "type"}
     if "error" in told:
         told["error"] = _UNEXPECTED
     if metadata := told.get("metadata"):
@@ -261,6 +292,8 @@ def _loaded_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
             return None
         for name in ("run_id", "parent_run_id"):
             loaded[name] = None if loaded.get(name) is None else UUID(loaded[name])
+        if loaded["type"] == "on_llm_end":
+            loaded["response"] = LLMResult.model_validate(loaded["response"])
         if loaded["type"].endswith("_error"):
             error = event["error"]
             loaded["error"] = ServerSideException(f"{error['status_code']}: {error['message']}")

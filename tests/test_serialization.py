@@ -1,0 +1,149 @@
+"""Objects that are hard to write: they end no process and fail no intermediate event."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import langserve
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.callbacks import BaseCallbackHandler
+from pydantic import BaseModel
+
+from chainserve import WellKnownLCSerializer
+from chainserve.errors import OutputNotSerializableError
+from chainserve.serialization import dumps_any
+from tests import _pair_chains as chains
+from tests._pairs import CHAINSERVE, forget_oracle_state
+from tests.test_client import served
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:langserve")
+
+
+@dataclass(slots=True)
+class Slotted:
+    first: Any
+    second: Any = None
+
+
+@dataclass
+class Plain:
+    first: Any
+    _private: int = 1
+
+
+class Model(BaseModel):
+    inner: Any
+
+
+def half_made() -> Slotted:
+    made = object.__new__(Slotted)
+    made.first = 1
+    return made
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (half_made(), {"first": 1}),
+        ([half_made()], [{"first": 1}]),
+        ({"a": half_made(), "big": 2**70}, {"a": {"first": 1}, "big": 2**70}),
+        (Plain(half_made()), {"first": {"first": 1}}),
+        (Slotted(Plain(2)), {"first": {"first": 2}, "second": None}),
+    ],
+)
+def test_a_dataclass_with_a_field_that_is_not_set_is_written_without_it(
+    value: Any, expected: Any
+) -> None:
+    assert json.loads(WellKnownLCSerializer().dumps(value)) == expected
+
+
+def test_what_a_dataclass_holds_is_named_where_it_has_no_form() -> None:
+    with pytest.raises(OutputNotSerializableError, match=r"output\.first is of type set"):
+        WellKnownLCSerializer().dumps(Plain({1}))
+
+
+class Hostile:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+    __str__ = __repr__
+
+
+leaves = (
+    st.none()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary(max_size=5)
+    | st.builds(half_made)
+    | st.sampled_from([ValueError("x"), "\ud800", {1, 2}, 2**70])
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers() | st.booleans(), inner, max_size=3)
+        | st.builds(Slotted, inner, inner)
+        | st.builds(Plain, inner)
+        | st.builds(Model, inner=inner)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=6,
+)
+
+
+@given(value=values)
+def test_anything_has_some_form(value: Any) -> None:
+    json.loads(dumps_any(value))
+
+
+@pytest.mark.parametrize("value", [Hostile, Slotted], ids=["class", "dataclass"])
+def test_a_class_is_told_of(value: type[Any]) -> None:
+    assert value.__name__ in json.loads(dumps_any([value]))[0]["repr"]
+
+
+def test_a_number_that_python_does_not_write_is_told_of() -> None:
+    assert json.loads(dumps_any({"n": 10**5000}))["n"]["id"] == ["builtins", "int"]
+
+
+def test_an_object_without_a_repr_is_told_of_by_its_class() -> None:
+    for value in (Hostile(), {"a": Hostile()}, {Hostile(): 1}):
+        assert b"Hostile" in dumps_any(value)
+
+
+def test_cycles_and_depth_have_an_end() -> None:
+    cycle: list[Any] = []
+    cycle.append({"a": cycle})
+    deep: Any = 1
+    for _ in range(10_000):
+        deep = [deep]
+
+    for value in (cycle, deep):
+        assert len(dumps_any(value)) < 2000
+
+
+@pytest.mark.anyio
+async def test_langserves_client_tells_its_callbacks_of_a_models_end() -> None:
+    class Told(BaseCallbackHandler):
+        ends: list[str]
+
+        def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            self.ends.append(response.generations[0][0].text)
+
+    told = Told()
+    told.ends = []
+    forget_oracle_state()
+    async with served(CHAINSERVE, chains.list_model(), include_callback_events=True) as ours:
+        theirs: Any = langserve.RemoteRunnable(ours.url, verify=False)
+        for client in (ours, theirs):
+            await client.ainvoke("hi", {"callbacks": [told]})
+        await theirs.async_client.aclose()
+        theirs.sync_client.close()
+
+    assert len(told.ends) == 2
+    assert told.ends[0] == told.ends[1]
