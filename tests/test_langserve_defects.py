@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urljoin
 
 import langserve
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tracers.log_stream import RunLogPatch
@@ -21,8 +23,8 @@ from chainserve import StreamInterruptedError
 from chainserve.lzstring import compress
 from tests import _pair_chains as chains
 from tests._apps import make_app
-from tests._bridge import request
-from tests._chains import echo, failing
+from tests._bridge import open_stream, request
+from tests._chains import CountingChain, echo, failing
 from tests._pairs import (
     CHAINSERVE,
     LANGSERVE,
@@ -157,6 +159,77 @@ async def test_two_loops_in_one_process_serve_streams() -> None:
 
     for _ in range(2):
         assert (await asyncio.to_thread(ask_in_a_loop)).endswith(b"event: end\r\n\r\n")
+
+
+async def leave_an_invoke(package: Package, chain: CountingChain) -> None:
+    async with open_stream(
+        app_of(package, chain),
+        "POST",
+        "/chain/invoke",
+        json={"input": 1},
+        wait_for_start=False,
+        raise_app_errors=False,
+    ):
+        await chain.until_in_flight(1)
+
+
+async def test_leaving_an_invoke_ends_its_run() -> None:
+    theirs, ours = CountingChain(), CountingChain()
+
+    with pytest.raises(TimeoutError, match="ran on after the disconnect"):
+        await leave_an_invoke(LANGSERVE, theirs)
+    await leave_an_invoke(CHAINSERVE, ours)
+    await ours.until_in_flight(0)
+
+    assert ours.cancellations == 1
+
+
+@BOTH
+async def test_a_batch_has_a_bound(package: Package) -> None:
+    chain = CountingChain()
+    app = app_of(package, chain)
+    chain.release.set()
+    body = {"inputs": [1] * 101}
+    response = await request(app, "POST", "/chain/batch", json=body, raise_app_errors=False)
+
+    assert response.status == (200 if package is LANGSERVE else 413)
+    assert chain.total == (101 if package is LANGSERVE else 0)
+
+
+@BOTH
+async def test_the_pages_of_an_included_router_find_their_files(package: Package) -> None:
+    router, app = APIRouter(), FastAPI()
+    package.add_routes(router, echo(), path="/chain")
+    app.include_router(router, prefix="/v1")
+    page = await request(app, "GET", "/v1/chain/playground/")
+    found = re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page.text)
+
+    assert found
+    for name in found:
+        target = urljoin("/v1/chain/playground/", name)
+        status = (await request(app, "GET", target)).status
+        assert status == (404 if package is LANGSERVE else 200)
+
+
+@BOTH
+async def test_a_path_may_end_with_a_slash(package: Package) -> None:
+    app = FastAPI()
+    package.add_routes(app, echo(), path="/chain/")
+
+    response = await request(app, "POST", "/chain/invoke", json={"input": 1})
+
+    assert response.status == (404 if package is LANGSERVE else 200)
+
+
+@BOTH
+async def test_a_small_hash_stands_for_no_large_config(package: Package) -> None:
+    bomb = compress(json.dumps({"configurable": {"template": "x" * 200_000}}))
+    app = app_of(package, chains.configurable_prompt())
+
+    answer = await request(app, "GET", f"/chain/c/{bomb}/config_schema", raise_app_errors=False)
+
+    assert len(bomb) < 5_000
+    assert answer.status == (200 if package is LANGSERVE else 400)
 
 
 async def test_a_failing_stream_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
