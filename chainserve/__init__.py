@@ -42,6 +42,9 @@ _LAZY = {
     "run": "chainserve.app",
 }
 
+_LAZY_MODULES = frozenset({"api_handler", "callbacks", "client", "server", "validation"})
+"""What `import langserve` brings with it, for `chainserve.client.RemoteRunnable` and the like."""
+
 __all__ = [
     "APIHandler",
     "Chain",
@@ -69,9 +72,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what only servers, or only clients, need when it is first asked for."""
-    if name not in _LAZY:
+    if name not in _LAZY and name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        if name in _LAZY_MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
         return getattr(importlib.import_module(_LAZY[name]), name)
     except ModuleNotFoundError as error:
         if error.name in ("fastapi", "starlette", "structlog", "pydantic_settings", "uvicorn"):

@@ -1,4 +1,4 @@
-"""`python -m chainserve`, as the command `chainserve`."""
+"""`python -m chainserve`."""
 
 import sys
 

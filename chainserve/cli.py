@@ -1,230 +1,207 @@
-"""The command line: `chainserve migrate`."""
+"""The command `chainserve`."""
 
 import argparse
+import difflib
 import os
+import re
 import sys
-import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import unified_diff
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from pathlib import Path, PurePath
 
-from chainserve.migrate import (
-    Migrated,
-    migrate_notebook,
-    migrate_python,
-    migrate_requirements,
-)
+from chainserve.migrate import Migrated, is_looked_at, migrate
+from chainserve.migrate.files import Skipped, files_at, write_whole
 from chainserve.version import __version__
 
-MAX_FILE_BYTES = 2**20
-"""A larger file is left alone, and said to be."""
+DONE = 0
+WOULD_CHANGE = 1
+FAILED = 2
+LEFT_BY_HAND = 3
 
-_SKIPPED = {
-    "__pycache__",
-    "build",
-    "dist",
-    "node_modules",
-    "site-packages",
-    "venv",
-}
-"""Folders that hold what nobody wrote; so do those whose names begin with a dot."""
+_MIGRATE_HELP = """\
+Change an application of LangServe's into one of chainserve's.
 
-_REQUIREMENTS = (
-    "*requirements*.txt",
-    "*requirements*.in",
-    "constraints*.txt",
-    "pyproject.toml",
-    "Pipfile",
-    "setup.cfg",
-    "environment*.yml",
-    "environment*.yaml",
-    "*Dockerfile*",
-    "*.sh",
-)
+PATH is a folder, a file, or - for standard input. Without --write nothing is
+written: what would change is shown as a unified diff on standard output, which
+patch and git apply read. What is left to do by hand, and what will behave
+differently on purpose, is told on standard error, a line each:
 
+  app/server.py:12: by hand: langserve.playground has no counterpart: …
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """What became of one file."""
+What changes: imports of langserve in Python files and notebooks with the uses
+of what they bind, paths below langserve in strings such as those of mock.patch,
+and requirements of langserve in requirements*.txt, pyproject.toml, Pipfile,
+setup.cfg, setup.py, tox.ini, environment.yml, Dockerfiles, and the commands of
+shell scripts, Makefiles and YAML files. Every other byte stays. JavaScript is
+not looked at: clients keep working as they are.
 
-    path: Path
-    old: str
-    new: str
-    notes: Sequence[tuple[int, str]]
-    encoding: str = "utf-8"
-
-    @property
-    def is_changed(self) -> bool:
-        return self.old != self.new
-
-    def diff(self) -> str:
-        """Return the change as a patch."""
-        lines = unified_diff(
-            self.old.splitlines(keepends=True),
-            self.new.splitlines(keepends=True),
-            f"a/{self.path}",
-            f"b/{self.path}",
-        )
-        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+Not looked at: symbolic links, files over 1 MiB, binary files, virtual
+environments, .git, node_modules and the like.
+"""
+_EXIT_CODES = f"""\
+exit codes:
+  {DONE}  nothing is left to do: what there was to change was written, or is shown
+  {WOULD_CHANGE}  with --check: something would change
+  {FAILED}  a path or a file could not be read, understood or written, or bad usage
+  {LEFT_BY_HAND}  something is left to do by hand
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run a command, and return its exit code.
 
-    0 when all is well; 1 with `migrate --check` when something would change; 2 when the arguments
-    are wrong or a file cannot be read or written.
+    Args:
+        arguments: What follows the command's name; those of the process when None.
     """
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except BrokenPipeError:
+        # Who read the output has seen enough, as `head` has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="chainserve", description="Serves LangChain runnables over HTTP."
+        prog="chainserve",
+        description="Serve LangChain runnables over HTTP.",
+        epilog="chainserve COMMAND --help tells more of a command.",
     )
     parser.add_argument("--version", action="version", version=f"chainserve {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_migrate(commands)
-    options = parser.parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
-    return command(options)
+    return parser
 
 
 def _add_migrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "migrate",
-        help="change LangServe's imports and requirements to chainserve's",
-        description="Changes LangServe's imports and requirements to chainserve's, below a folder "
-        "or in a file. It shows the changes as a patch and writes nothing, unless --write is "
-        "given. What it cannot do, and what a person should look at, is listed last.",
-        epilog="Exit code: 0; 1 with --check when something would change; 2 when a file cannot be "
-        "read, parsed or written. Clients need no change: the wire is the same.",
+        help="change an application of LangServe's into one of chainserve's",
+        description=_MIGRATE_HELP,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", metavar="PATH", help="a folder, a file, or - for standard input")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--write", action="store_true", help="write the changes")
-    how.add_argument("--check", action="store_true", help="exit with 1 if there are changes")
+    how.add_argument("--write", action="store_true", help="write the changes; with - to stdout")
+    how.add_argument("--check", action="store_true", help="exit with 1 if something would change")
+    parser.add_argument(
+        "--stdin-name",
+        metavar="NAME",
+        default="stdin.py",
+        help="with -: the file's name, which says what it is (default: %(default)s)",
+    )
     parser.set_defaults(command=_migrate)
 
 
-def _migrate(options: argparse.Namespace) -> int:
-    if options.path == "-":
-        return _migrate_stdin()
-    root = Path(options.path)
-    if not root.exists():
-        print(
-            f"There is no {root}. Name a folder, a file, or - for standard input.", file=sys.stderr
+@dataclass
+class _Totals:
+    """What a migration has met so far."""
+
+    files: int = 0
+    places: int = 0
+    by_hand: int = 0
+    failed: int = 0
+
+    def add(self, migrated: Migrated) -> None:
+        self.files += migrated.changes > 0
+        self.places += migrated.changes
+        self.by_hand += sum(note.kind == "by hand" for note in migrated.notes)
+        self.failed += sum(note.kind == "failed" for note in migrated.notes)
+
+    def exit_code(self, *, check: bool) -> int:
+        if self.failed:
+            return FAILED
+        if check and self.files:
+            return WOULD_CHANGE
+        return LEFT_BY_HAND if self.by_hand else DONE
+
+    def sentence(self, *, written: bool) -> str:
+        verb = "changed" if written else "would change"
+        end = "" if written or not self.files else " --write changes them."
+        return (
+            f"{_count(self.files, 'file')} {verb} in {_count(self.places, 'place')}; "
+            f"{_count(self.by_hand, 'place')} left to do by hand.{end}"
         )
-        return 2
-    outcomes: list[_Outcome] = []
-    failures: list[str] = []
-    for path in _files(root):
-        try:
-            outcomes.append(_outcome(path))
-        except (OSError, SyntaxError, ValueError, RecursionError) as error:
-            failures.append(f"{path}: left alone, it cannot be read: {error}")
-    changed = [outcome for outcome in outcomes if outcome.is_changed]
-    for outcome in changed:
-        if options.write:
-            try:
-                _write(outcome)
-            except OSError as error:
-                failures.append(f"{outcome.path}: it cannot be written: {error}")
-        sys.stdout.write(outcome.diff())
-    _report(changed, outcomes, failures, written=options.write)
-    if failures:
-        return 2
-    return 1 if options.check and changed else 0
 
 
-def _report(
-    changed: Sequence[_Outcome],
-    outcomes: Sequence[_Outcome],
-    failures: Sequence[str],
-    *,
-    written: bool,
-) -> None:
-    """Say on standard error what was done and what is left to do."""
-    say = sys.stderr.write
-    notes = [(outcome.path, *note) for outcome in outcomes for note in outcome.notes]
-    if notes:
-        say("To be looked at:\n")
-        for path, line, sentence in notes:
-            say(f"  {path}:{line}: {sentence}\n")
-    for failure in failures:
-        say(f"{failure}\n")
-    if not changed:
-        say("Nothing to change.\n")
-    elif written:
-        say(f"Changed {len(changed)} of {len(outcomes)} files.\n")
-    else:
-        say(f"{len(changed)} of {len(outcomes)} files would change: add --write to do it.\n")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _migrate_stdin() -> int:
+def _migrate(options: argparse.Namespace) -> int:
+    name = options.stdin_name if options.path == "-" else options.path
+    path = Path(name)
+    if not path.is_dir() and not is_looked_at(path):
+        return _fail(f"{name}: not a kind of file that is looked at; --help lists them.")
+    totals = _Totals()
+    if options.path == "-":
+        migrated = migrate(PurePath(name), sys.stdin.buffer.read())
+        _show(name, migrated, migrated.data if options.write else _diff(name, migrated))
+        totals.add(migrated)
+        return totals.exit_code(check=options.check)
+    if not path.exists():
+        return _fail(f"{path}: no such file or folder. Give one, or - for standard input.")
+    for entry in files_at(path):
+        if isinstance(entry, Skipped):
+            totals.failed += entry.failed
+            _tell(f"{entry.path}: {'failed' if entry.failed else 'skipped'}: {entry.reason}")
+        else:
+            _migrate_file(entry, totals, write=options.write)
+    _tell(totals.sentence(written=options.write))
+    return totals.exit_code(check=options.check)
+
+
+def _migrate_file(path: Path, totals: _Totals, *, write: bool) -> None:
     try:
-        migrated = migrate_python(sys.stdin.read())
-    except (SyntaxError, ValueError, RecursionError) as error:
-        print(f"Standard input is no Python: {error}", file=sys.stderr)
-        return 2
-    sys.stdout.write(migrated.text)
-    for line, sentence in migrated.notes:
-        print(f"-:{line}: {sentence}", file=sys.stderr)
-    return 0
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Yield the files that may name LangServe, in order; no link is followed."""
-    if root.is_file():
-        yield root
+        migrated = migrate(path, path.read_bytes())
+        if write and migrated.changes:
+            write_whole(path.resolve(), migrated.data)
+    except OSError as error:
+        totals.failed += 1
+        _tell(f"{path}: failed: {error.strerror}")
         return
-    for folder, names, files in os.walk(root):
-        names[:] = sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
-        for name in sorted(files):
-            path = Path(folder, name)
-            if not path.is_symlink() and _kind(path) is not None:
-                yield path
+    totals.add(migrated)
+    if not write:
+        _show(str(path), migrated, _diff(str(path), migrated))
+    else:
+        line = f"{path}: {_count(migrated.changes, 'place')}\n" if migrated.changes else ""
+        _show(str(path), migrated, line.encode(errors="surrogateescape"))
 
 
-def _kind(path: Path) -> Callable[[str], Migrated] | None:
-    """Return what changes a file, None for one that is left alone."""
-    if path.suffix in (".py", ".pyi"):
-        return migrate_python
-    if path.suffix == ".ipynb":
-        return migrate_notebook
-    return migrate_requirements if any(map(path.match, _REQUIREMENTS)) else None
+def _diff(name: str, migrated: Migrated) -> bytes:
+    """Return what changes as patch reads it, in the encoding of the file."""
+    before, after = _lines(migrated.before), _lines(migrated.after)
+    place = PurePath(name).as_posix().lstrip("/")
+    lines = [*difflib.unified_diff(before, after, f"a/{place}", f"b/{place}")]
+    whole = (line if line.endswith("\n") else f"{line}{_NO_NEWLINE}" for line in lines)
+    return "".join(whole).encode(migrated.encoding, errors="surrogateescape")
 
 
-def _outcome(path: Path) -> _Outcome:
-    migrate = _kind(path)
-    if migrate is None:
-        raise ValueError("it is no Python, no notebook and no file of requirements")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
-    data = path.read_bytes()
-    if b"langserve" not in data.lower():
-        return _Outcome(path, "", "", ())
-    encoding = "utf-8"
-    if path.suffix in (".py", ".pyi"):
-        with path.open("rb") as file:
-            encoding, _ = tokenize.detect_encoding(file.readline)
-    text = data.decode(encoding)
-    migrated = migrate(text)
-    if migrate is migrate_python and migrated.text != text:
-        compile(migrated.text, str(path), "exec", dont_inherit=True)
-    return _Outcome(path, text, migrated.text, migrated.notes, encoding)
+_NO_NEWLINE = "\n\\ No newline at end of file\n"
 
 
-def _write(outcome: _Outcome) -> None:
-    """Put the new text in the place of the old one, in one step, with the file's mode."""
-    path = outcome.path
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
-        try:
-            new.write(outcome.new.encode(outcome.encoding))
-            new.flush()
-            os.chmod(new.name, path.stat().st_mode)
-            os.replace(new.name, path)
-        except BaseException:
-            os.unlink(new.name)
-            raise
+def _lines(text: str) -> list[str]:
+    """Return the lines as patch counts them: form feeds and their like end none."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _show(name: str, migrated: Migrated, output: bytes) -> None:
+    """Write the output, and below it what is to be said of the file."""
+    sys.stdout.buffer.write(output)
+    sys.stdout.buffer.flush()
+    for note in migrated.notes:
+        cell = f":cell {note.cell}" if note.cell else ""
+        line = f":{note.line}" if note.line else ""
+        _tell(f"{name}{cell}{line}: {note.kind}: {note.message}")
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _fail(message: str) -> int:
+    _tell(f"chainserve migrate: {message}")
+    return FAILED

@@ -1,7 +1,6 @@
 """The one pipeline from a request to the config of its run, the same for every verb."""
 
 import inspect
-import re
 import warnings
 from collections.abc import Mapping, Set
 from contextvars import copy_context
@@ -23,6 +22,7 @@ from chainserve.errors import (
     InvalidJSONError,
 )
 from chainserve.lzstring import decompress
+from chainserve.sensitive import is_sensitive
 from chainserve.types import RunId
 from chainserve.validation import errors_of, input_error, parse_json
 from chainserve.version import __version__
@@ -32,14 +32,6 @@ MAX_HASHED_CONFIG_BYTES = 65_536
 
 _DECODED_HASHES_KEPT = 8
 """Decoding is slow for what it is, and a batch asks for the same hash again and again."""
-
-_SENSITIVE = re.compile(
-    r"api_?key|api_?token|access_?key|private_?key|secret|passw|(^|_)pwd|credential|bearer"
-    r"|authorization|headers|base_?url|api_?base|endpoint|proxy|dsn|connection_?string|webhook"
-    r"|(access|auth|session)_?token|(^|[_/])(auth|token|key|url|uri|host)$",
-    re.IGNORECASE,
-)
-"""Names of configurable fields that choose whose money is spent or where data goes."""
 
 _OF_HISTORIES = frozenset({"session_id", "thread_id"})
 """Fields by which histories and checkpoints are told apart; graphs do not declare theirs."""
@@ -71,7 +63,7 @@ class ConfigPipeline:
             warnings.simplefilter("ignore", DeprecationWarning)
             schema = runnable.config_schema(include=list(self._keys))
             self._declared = frozenset(spec.id for spec in runnable.config_specs)
-        sensitive = frozenset(name for name in self._declared if _is_sensitive(name))
+        sensitive = frozenset(name for name in self._declared if is_sensitive(name))
         self._refused = sensitive - self._allowed
         self.schema = _without_secrets(schema, sensitive, self._refused)
         self._decompressed = lru_cache(_DECODED_HASHES_KEPT)(_decompressed)
@@ -229,10 +221,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     if "tags" in merged:
         merged["tags"] = [*below.get("tags", ()), *above.get("tags", ())]
     return merged
-
-
-def _is_sensitive(name: str) -> bool:
-    return _SENSITIVE.search(name.replace("-", "_")) is not None
 
 
 def _without_secrets(

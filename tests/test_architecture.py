@@ -67,6 +67,7 @@ LEVEL = {
     "exchanges": 4,
     "client": 5,
     "app": 12,
+    "sensitive": 0,
 }
 
 

@@ -117,6 +117,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_brings_the_command(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        [entries] = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        assert b"chainserve = chainserve.cli:main" in archive.read(entries)
+
+
 def test_only_the_langserve_extra_asks_for_langserve(
     wheel_requirements: list[Requirement],
 ) -> None:

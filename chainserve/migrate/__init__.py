@@ -1,0 +1,146 @@
+"""From LangServe to chainserve: what changes in the files of an application.
+
+`migrate` takes a file's bytes and returns what they become; `files` alone reads and writes.
+"""
+
+import io
+import re
+import tokenize
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TypeAlias
+
+from chainserve.migrate.edits import Findings, Note, NoteKind, apply
+from chainserve.migrate.notebooks import migrate_notebook
+from chainserve.migrate.python import migrate_python
+from chainserve.migrate.requirements import (
+    LOCKED,
+    migrate_commands,
+    migrate_environment,
+    migrate_ini,
+    migrate_requirements,
+)
+from chainserve.migrate.toml import migrate_toml
+
+__all__ = ["Migrated", "Note", "NoteKind", "is_looked_at", "migrate"]
+
+_Migration: TypeAlias = Callable[[str], tuple[str, Findings]]
+
+_MENTIONS = re.compile(rb"(?i)langserve|sse_starlette|configurable_?field|pydantic[._]v1")
+_UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """What becomes of a file.
+
+    Attributes:
+        before: Its text, or nothing where it was not read.
+        after: Its text with the changes.
+        encoding: What a diff of the two is to be written in.
+        data: Its bytes with the changes, in the encoding and with the line ends that it has.
+        changes: The number of places that change.
+        notes: What is left to do by hand, behaves differently, or could not be looked at.
+    """
+
+    before: str
+    after: str
+    encoding: str
+    data: bytes
+    changes: int = 0
+    notes: tuple[Note, ...] = ()
+
+
+def is_looked_at(path: PurePath) -> bool:
+    """Tell whether files of such a name are looked at."""
+    return _kind(path) is not None
+
+
+def migrate(path: PurePath, data: bytes) -> Migrated:
+    """Return what becomes of a file. What it is, its name says.
+
+    The changes are pieces of the text: all other bytes stay. Where the outcome cannot be told for
+    sure, nothing changes and a note says so. Migrating what was migrated changes nothing.
+    """
+    kind = _kind(path)
+    if kind is None or not _MENTIONS.search(data.replace(b"\0", b"")):
+        return _unchanged(data)
+    if b"\0" in data and data[:2] not in _UTF16:
+        return _unchanged(data, "binary, so left as it is")
+    try:
+        encoding = _encoding(path, data)
+        text = data.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError):
+        return _unchanged(data, "in no encoding that can be read here, so left as it is")
+    if text.encode(encoding) != data:
+        return _unchanged(data, "its encoding cannot be written as it was, so left as it is")
+    mark = text[: text.startswith("\ufeff")]
+    body = text.removeprefix(mark)
+    after, findings = kind(body)
+    new = (mark + after).encode(encoding)
+    shown = "utf-8" if data[:2] in _UTF16 else encoding
+    return Migrated(text, mark + after, shown, new, len(findings.edits), findings.notes)
+
+
+def _unchanged(data: bytes, *failures: str) -> Migrated:
+    notes = tuple(Note(0, "failed", message) for message in failures)
+    return Migrated("", "", "utf-8", data, notes=notes)
+
+
+def _encoding(path: PurePath, data: bytes) -> str:
+    """Return what a file's text is encoded in; a byte order mark is a character of it.
+
+    Raises:
+        SyntaxError: It is none that is known.
+    """
+    if path.suffix in _PYTHON:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        return "utf-8" if encoding == "utf-8-sig" else encoding
+    if data[:2] in _UTF16:
+        return _UTF16[data[:2]]  # What PowerShell's `pip freeze > requirements.txt` writes.
+    return "utf-8"
+
+
+def _by_edits(find: Callable[[str], Findings]) -> _Migration:
+    def migration(text: str) -> tuple[str, Findings]:
+        findings = find(text)
+        return apply(text, findings.edits), findings
+
+    return migration
+
+
+def _setup(text: str) -> Findings:
+    return migrate_python(text, declares_requirements=True)
+
+
+def _lock(text: str) -> Findings:
+    return Findings(notes=(Note(0, "by hand", LOCKED),))
+
+
+_PYTHON = frozenset({".py", ".pyi", ".pyw"})
+_LOCKS = re.compile(r"(poetry|uv|pdm|Pipfile|pixi|pylock(\.\w+)?)\.(lock|toml)|conda-lock\.ya?ml")
+_KINDS: tuple[tuple[re.Pattern[str], _Migration], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), migration)
+    for pattern, migration in (
+        (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup)),
+        (r".*\.py[iw]?", _by_edits(migrate_python)),
+        (r".*\.ipynb", migrate_notebook),
+        (
+            r"(.*/)?([^/]*requirements|[^/]*constraints)[^/]*\.(txt|in)",
+            _by_edits(migrate_requirements),
+        ),
+        (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements)),
+        (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock)),
+        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml)),
+        (r"(.*/)?(setup\.cfg|tox\.ini)", _by_edits(migrate_ini)),
+        (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment)),
+        (r"(.*/)?[^/]*(Docker|Container|Make|just)file[^/]*", _by_edits(migrate_commands)),
+        (r".*\.(sh|bash|zsh|mk|ya?ml)", _by_edits(migrate_commands)),
+    )
+)
+
+
+def _kind(path: PurePath) -> _Migration | None:
+    text = path.as_posix()
+    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(text)), None)

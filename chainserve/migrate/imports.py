@@ -1,0 +1,200 @@
+"""Imports of langserve, and the names that they bind.
+
+A binding is changed with all its uses or not at all: what was changed works, and what was not still
+works as long as langserve is installed. Nothing but the word itself is exchanged.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from chainserve.migrate.edits import Edit
+from chainserve.migrate.names import OURS, THEIRS, TOP_LEVEL, is_theirs, renamed, why_not
+from chainserve.migrate.source import Source, dotted, strings
+
+_BEFORE_MODULE = re.compile(r"from(?:\s|\\(?:\r\n|\r|\n))*(?=langserve\b)")
+_WORD_IN_ANNOTATION = re.compile(r"(?<![\w.])langserve\b")
+
+
+def change_imports(source: Source) -> None:
+    """Change the imports that can be changed, with the uses of what they bind."""
+    for node in source.nodes:
+        match node:
+            case ast.ImportFrom(level=0, module=str(module)) if is_theirs(module):
+                _import_from(source, node, module)
+            case ast.ImportFrom(names=names) if any(name.name == THEIRS for name in names):
+                source.by_hand(node, f"Import {OURS} itself, not {THEIRS} from another module.")
+            case ast.Import(names=names):
+                for name in names:
+                    if name.asname is not None and is_theirs(name.name):
+                        _import_as(source, name, name.asname)
+    _plain_imports(source)
+
+
+def _import_from(source: Source, node: ast.ImportFrom, module: str) -> None:
+    if source.by_hand(node, *_why_not_from(node, module)):
+        return
+    found = _BEFORE_MODULE.match(source.text, source.start(node))
+    source.rename_at(found.end() if found else source.start(node))
+    node.module = renamed(module)
+    if node.names[0].name == "*":
+        _star(source, node)
+
+
+def _why_not_from(node: ast.ImportFrom, module: str) -> list[str | None]:
+    if node.names[0].name == "*":
+        return [why_not(module)]
+    if module == f"{THEIRS}.pydantic_v1":
+        names = ", ".join(ast.unparse(name) for name in node.names)
+        return [f"There is no pydantic_v1: write: from pydantic import {names}"]
+    return [why_not(f"{module}.{name.name}") for name in node.names]
+
+
+def _star(source: Source, node: ast.ImportFrom) -> None:
+    """Write the names that a star brought: ours would bring more, which could hide others."""
+    if node.module != OURS:
+        message = f"{node.module} does not have the names that LangServe's module imported itself."
+        source.note(node, "differs", message)
+        return
+    star = source.text.index("*", source.start(node))
+    before = "" if source.text[star - 1].isspace() else " "
+    source.edits.append(Edit(star, star + 1, before + ", ".join(TOP_LEVEL)))
+    node.names = [ast.alias(name) for name in TOP_LEVEL]
+
+
+def _import_as(source: Source, name: ast.alias, bound: str) -> None:
+    """Change an import under another name; its uses stay, and are only looked at."""
+    if source.by_hand(name, why_not(name.name)):
+        return
+    blocked = False
+    if not any(_binders(source, bound)):
+        for use, path in _paths_from(source, bound):
+            blocked |= source.by_hand(use, why_not(name.name + path.removeprefix(bound)))
+    if not blocked:
+        source.rename_at(source.start(name))
+        name.name = renamed(name.name)
+
+
+def _plain_imports(source: Source) -> None:
+    """Change `import langserve` and `import langserve.client`, with all uses of the name."""
+    names = [name for name in _imported(source) if name.asname is None and is_theirs(name.name)]
+    if not names or _is_blocked(source, names):
+        return
+    for name in names:
+        source.rename_at(source.start(name))
+        name.name = renamed(name.name)
+    for node in source.nodes:
+        if isinstance(node, ast.Name) and node.id == THEIRS:
+            source.rename_at(source.start(node))
+            node.id = OURS
+    for node, _ in _annotations(source):
+        _exchange_in_annotation(source, node)
+
+
+def _is_blocked(source: Source, names: list[ast.alias]) -> bool:
+    """Say why the name cannot be exchanged everywhere, if it cannot."""
+    blocked = False
+    for bound in (THEIRS, OURS):
+        for node in _binders(source, bound):
+            message = f"{bound} is something else here too: exchange {THEIRS} for {OURS} by hand."
+            blocked |= source.by_hand(node, message)
+    for name in names:
+        blocked |= source.by_hand(name, why_not(name.name))
+    for use, path in _paths_from(source, THEIRS):
+        blocked |= source.by_hand(use, why_not(path))
+    for constant, paths in _annotations(source):
+        blocked |= source.by_hand(constant, *map(why_not, paths))
+    return blocked
+
+
+def _imported(source: Source) -> Iterator[ast.alias]:
+    for node in source.nodes:
+        if isinstance(node, ast.Import):
+            yield from node.names
+
+
+def _binders(source: Source, bound: str) -> Iterator[ast.AST]:
+    """Yield what gives a name another meaning than that of an import of the package."""
+    for node in source.nodes:
+        match node:
+            case ast.Global(names=names) | ast.Nonlocal(names=names):
+                found = bound in names
+            case ast.alias(name=name, asname=asname):
+                found = bound == THEIRS and asname == bound and not is_theirs(name)
+                found |= bound == OURS and asname == bound
+            case ast.Name(id=name, ctx=ast.Store()):
+                found = name == bound and bound != THEIRS
+            case ast.ClassDef(name=name, body=body):
+                found = name == bound or bound in _attributes(body)
+            case ast.arg(arg=name) | ast.keyword(arg=name):
+                found = name == bound
+            case _:
+                found = not isinstance(node, ast.Constant) and getattr(node, "name", "") == bound
+        if found:
+            yield node
+    yield from (node for node in _exported(source) if node.value == bound)
+
+
+def _attributes(body: list[ast.stmt]) -> set[str]:
+    """Return the names that a class's body gives a value: others find them on the class."""
+    return {
+        node.id
+        for statement in body
+        if isinstance(statement, ast.Assign | ast.AnnAssign)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def _exported(source: Source) -> Iterator[ast.Constant]:
+    """Yield the strings in `__all__`: under these names other modules import."""
+    for node in source.nodes:
+        if isinstance(node, ast.Assign) and "__all__" in map(dotted, node.targets):
+            yield from strings(ast.walk(node.value))
+
+
+def _paths_from(source: Source, bound: str) -> Iterator[tuple[ast.AST, str]]:
+    """Yield each dotted path that begins with a name, at its longest."""
+    inner = {id(node.value) for node in source.nodes if isinstance(node, ast.Attribute)}
+    for node in source.nodes:
+        if id(node) not in inner and isinstance(node, ast.Attribute | ast.Name):
+            path = dotted(node)
+            if path is not None and path.partition(".")[0] == bound:
+                yield node, path
+
+
+def annotation_strings(source: Source) -> Iterator[ast.Constant]:
+    """Yield the strings in annotations."""
+    for node in source.nodes:
+        match node:
+            case ast.AnnAssign(annotation=annotation) | ast.arg(annotation=annotation):
+                found: ast.AST | None = annotation
+            case ast.FunctionDef(returns=returns) | ast.AsyncFunctionDef(returns=returns):
+                found = returns
+            case _:
+                continue
+        if found is not None:
+            yield from strings(ast.walk(found))
+
+
+def _annotations(source: Source) -> Iterator[tuple[ast.Constant, list[str]]]:
+    """Yield the annotations that are strings and name langserve, with the paths in them."""
+    for constant in annotation_strings(source):
+        try:
+            expression = ast.parse(str(constant.value), mode="eval")
+        except SyntaxError:
+            continue
+        found = [dotted(node) for node in ast.walk(expression) if isinstance(node, ast.Attribute)]
+        paths = [path for path in found if path is not None and is_theirs(path)]
+        if paths:
+            yield constant, paths
+
+
+def _exchange_in_annotation(source: Source, node: ast.Constant) -> None:
+    inner = source.inner_start(node)
+    if inner is None:
+        source.by_hand(node, f"Exchange {THEIRS} for {OURS} in this annotation.")
+        return
+    for found in _WORD_IN_ANNOTATION.finditer(str(node.value)):
+        source.rename_at(inner + found.start())
+    node.value = _WORD_IN_ANNOTATION.sub(OURS, str(node.value))

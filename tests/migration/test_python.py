@@ -1,0 +1,317 @@
+"""What `chainserve migrate` does to Python source."""
+
+import importlib
+import random
+import subprocess
+import sys
+from pathlib import PurePath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chainserve.migrate import Migrated, migrate
+from chainserve.migrate.names import MODULES, TOP_LEVEL, WITHOUT_COUNTERPART, why_not
+
+PATH = PurePath("app/server.py")
+
+
+def migrated(text: str, path: PurePath = PATH) -> Migrated:
+    return migrate(path, text.encode())
+
+
+def told(result: Migrated) -> list[str]:
+    return [f"{note.line}: {note.kind}: {note.message}" for note in result.notes]
+
+
+CHANGED = {
+    "from langserve import add_routes": "from chainserve import add_routes",
+    "from langserve import add_routes, RemoteRunnable as Remote": (
+        "from chainserve import add_routes, RemoteRunnable as Remote"
+    ),
+    "from langserve.client import RemoteRunnable": "from chainserve.client import RemoteRunnable",
+    "from langserve import client, schema as s": "from chainserve import client, schema as s",
+    "from   langserve  .  server  import  add_routes # mine": (
+        "from   chainserve  .  server  import  add_routes # mine"
+    ),
+    "from langserve import (\n    add_routes,  # langserve's\n    APIHandler,\n)": (
+        "from chainserve import (\n    add_routes,  # langserve's\n    APIHandler,\n)"
+    ),
+    "from \\\n  langserve import add_routes": "from \\\n  chainserve import add_routes",
+    "from langserve import *": (
+        "from chainserve import APIHandler, CustomUserType, RemoteRunnable, __version__, add_routes"
+    ),
+    "from langserve import*": (
+        "from chainserve import APIHandler, CustomUserType, RemoteRunnable, __version__, add_routes"
+    ),
+    "from langserve.schema import *": "from chainserve.schema import *",
+    "import langserve": "import chainserve",
+    "import langserve as ls": "import chainserve as ls",
+    "import os, langserve, sys": "import os, chainserve, sys",
+    "import langserve.client as c\nc.RemoteRunnable": (
+        "import chainserve.client as c\nc.RemoteRunnable"
+    ),
+    "import langserve\nlangserve.add_routes(app, chain)": (
+        "import chainserve\nchainserve.add_routes(app, chain)"
+    ),
+    "import langserve.schema\nx: langserve.schema.Feedback": (
+        "import chainserve.schema\nx: chainserve.schema.Feedback"
+    ),
+    "import langserve\ndef f(x: 'list[langserve.client]') -> \"langserve.APIHandler\": ...": (
+        "import chainserve\ndef f(x: 'list[chainserve.client]') -> \"chainserve.APIHandler\": ..."
+    ),
+    "import langserve\nf'{langserve.client}'": "import chainserve\nf'{chainserve.client}'",
+    "try:\n    import langserve\nexcept ImportError:\n    langserve = None": (
+        "try:\n    import chainserve\nexcept ImportError:\n    chainserve = None"
+    ),
+    "def f():\n\tif True:\n\t\tfrom langserve import add_routes": (
+        "def f():\n\tif True:\n\t\tfrom chainserve import add_routes"
+    ),
+    "if TYPE_CHECKING:\n    from langserve.api_handler import TokenFeedbackConfig": (
+        "if TYPE_CHECKING:\n    from chainserve.api_handler import TokenFeedbackConfig"
+    ),
+    "é = 'ü'; import langserve; langserve.add_routes": (
+        "é = 'ü'; import chainserve; chainserve.add_routes"
+    ),
+    "x = 'a\x0cb\x1cc\u2028d\x85'; import langserve": (
+        "x = 'a\x0cb\x1cc\u2028d\x85'; import chainserve"
+    ),
+    "import langserve as ls\nls = None": "import chainserve as ls\nls = None",
+    "import_module('langserve.client')": "import_module('chainserve.client')",
+    "importlib.import_module('langserve')": "importlib.import_module('chainserve')",
+    "pytest.importorskip('''langserve''')": "pytest.importorskip('''chainserve''')",
+    "version(distribution_name='langserve')": "version(distribution_name='chainserve')",
+    "@mock.patch('langserve.client.RemoteRunnable.invoke')\ndef f(): ...": (
+        "@mock.patch('chainserve.client.RemoteRunnable.invoke')\ndef f(): ..."
+    ),
+    "monkeypatch.setattr('langserve.server.add_routes', f)": (
+        "monkeypatch.setattr('chainserve.server.add_routes', f)"
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGED.items())
+def test_the_name_is_exchanged_and_nothing_else(before: str, after: str) -> None:
+    result = migrated(before)
+
+    assert result.data.decode() == after
+    assert not [note for note in result.notes if note.kind != "differs"]
+    assert migrated(after).data.decode() == after
+
+
+LEFT = {
+    "from langserve.pydantic_v1 import BaseModel as B, Field": (
+        "1: by hand: There is no pydantic_v1: write: from pydantic import BaseModel as B, Field"
+    ),
+    "\nfrom langserve.server import add_routes, _register_path_for_app": (
+        "2: by hand: _register_path_for_app is internal to LangServe"
+    ),
+    "from langserve.lzstring import LZString": "is compress in chainserve.lzstring",
+    "from langserve.playground import serve_playground": "APIHandler.playground",
+    "from langserve.server_sent_events import aconnect_sse": "httpx_sse",
+    "from langserve.packages import add_package_route": "give it to add_routes",
+    "import langserve.cli": "uvicorn",
+    "from langserve import nowhere": "langserve.nowhere has no counterpart in chainserve.",
+    "from langserve.server import APIHandler": "write chainserve.APIHandler.",
+    "from langserve.api_handler import InvokeBaseResponse": (
+        "write chainserve.validation.InvokeBaseResponse."
+    ),
+    "from langserve.client import httpx": "import it directly",
+    "import langserve\nlangserve.api_handler._unpack_input": "2: by hand: _unpack_input is",
+    "import langserve as ls\nls.playground.serve_playground": "2: by hand: langserve.playground",
+    "import langserve\nx: 'langserve.playground.X'": "2: by hand: langserve.playground has no",
+    "import langserve\ndef f(langserve): ...": "2: by hand: langserve is something else here too",
+    "import langserve\nchainserve = 1": "2: by hand: chainserve is something else here too",
+    "import langserve\n__all__ = ['langserve']": "2: by hand: langserve is something else",
+    "import langserve\nclass A:\n    langserve: int = 1": "2: by hand: langserve is something",
+    "import langserve\nf(langserve=1)": "2: by hand: langserve is something else here too",
+    "from .deps import langserve": "Import chainserve itself",
+    "import_module('langserve.' 'client')": "Exchange 'langserve.client' for 'chainserve.client'.",
+    "import_module(f'langserve.{name}')": "This makes a path below langserve",
+    "patch('langserve.' + name)": "This makes a path below langserve",
+    "patch('langserve.client._close_clients')": "_close_clients is internal to LangServe",
+    "patch('langserve.client.httpx.Client')": "chainserve.client has no httpx",
+    "app = 'langserve.server:add_routes'": "write 'chainserve.server:add_routes'",
+    "getLogger('langserve')": "The logger of chainserve is called 'chainserve'.",
+    "run(['pip', 'install', 'langserve[all]'])": "write 'chainserve[all]'",
+}
+
+
+@pytest.mark.parametrize(("text", "part"), LEFT.items())
+def test_what_cannot_be_exchanged_stays_and_is_told_with_what_to_write(
+    text: str, part: str
+) -> None:
+    result = migrated(text)
+
+    assert result.data.decode() == text
+    [note] = told(result)
+    assert ": by hand: " in note
+    assert part in note
+
+
+DIFFERS = {
+    "class Mine(langserve.APIHandler): ...": "a subclass may override its endpoints alone",
+    "from sse_starlette import EventSourceResponse": "require it yourself",
+    "import sse_starlette.sse": "require it yourself",
+    "from langchain_core.pydantic_v1 import BaseModel": "from pydantic import BaseModel, Field",
+    "from pydantic.v1 import BaseModel": "from pydantic import BaseModel, Field",
+    "from pydantic import v1  # pydantic.v1": "from pydantic import BaseModel, Field",
+    "llm.configurable_fields(openai_api_key=ConfigurableField(id='openai_api_key'))": (
+        "configurable=['openai_api_key']"
+    ),
+    "ConfigurableField('llm_base_url')": "No caller may set 'llm_base_url'",
+    "init_chat_model(configurable_fields='any')": "serve Chain(path=…, runnable=…, configurable=",
+    "init_chat_model(configurable_fields=('model', 'api_key'))": "No caller may set 'api_key'",
+    "add_routes(app, langserve, config_keys=['run_name', 'tags'])": "must not name 'run_name'",
+    "from langserve.schema import *": "does not have the names that LangServe's module imported",
+}
+
+
+@pytest.mark.parametrize(("text", "part"), DIFFERS.items())
+def test_what_behaves_differently_on_purpose_is_told(text: str, part: str) -> None:
+    [note] = told(migrated(text))
+
+    assert note.startswith("1: differs: ")
+    assert part in note
+
+
+QUIET = [
+    "import os",
+    "import langserve_extras\nfrom langserve2 import x\nfrom .langserve import y",
+    "x = 1  # from langserve import add_routes",
+    "'''from langserve import add_routes'''\ndef f():\n    'See langserve.client.'",
+    "print('Served by langserve. See https://langserve.example.com')",
+    "open('langserve.log'); open('langserve.db')",
+    "langserve.add_routes(app, chain)",
+    "ConfigurableField(id='temperature')",
+    "except_http = httpx.HTTPStatusError  # langserve",
+    "tags = ['langserve']",
+]
+
+
+@pytest.mark.parametrize("text", QUIET)
+def test_what_is_no_use_of_langserve_stays_without_a_word(text: str) -> None:
+    result = migrated(text)
+
+    assert result.data.decode() == text
+    assert result.notes == ()
+
+
+def test_a_binding_is_changed_with_all_of_its_uses_or_not_at_all() -> None:
+    text = "import langserve\nlangserve.add_routes(app, c)\nlangserve.server_sent_events.X\n"
+    other = "from langserve import APIHandler\n"
+    result = migrated(text + other)
+
+    assert result.data.decode() == text + other.replace("langserve", "chainserve")
+    assert len(result.notes) == 1
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("encoding", "start"),
+    [
+        ("utf-8", ""),
+        ("utf-8", "\ufeff"),
+        ("latin-1", "# -*- coding: latin-1 -*-\n"),
+        ("cp1252", "# coding: cp1252\n"),
+        ("shift_jis", "#!/usr/bin/python\n# vim: set fileencoding=shift_jis :\n"),
+    ],
+)
+def test_encodings_byte_order_marks_line_ends_tabs_and_form_feeds_stay(
+    encoding: str, start: str, line_end: str
+) -> None:
+    word = "é" if encoding != "shift_jis" else "語"
+    text = (
+        f"{start}def f():\n\t'{word}'; import langserve;  # {word}\n"
+        f"\x0c\n\tx = '''{word}\n  '''; langserve.add_routes   \n\n\n#  the end"
+    ).replace("\n", line_end)
+    data = text.encode(encoding)
+    result = migrate(PATH, data)
+
+    assert result.changes == 2
+    assert result.data == data.replace(b"langserve", b"chainserve")
+
+
+def test_line_ends_of_old_macs_stay() -> None:
+    assert migrated("import os\rimport langserve\r").data == b"import os\rimport chainserve\r"
+
+
+FAILED = {
+    b"print 'langserve'": "1: failed: not Python that can be read here",
+    b"x = (\nimport langserve": "failed: not Python that can be read here",
+    b"# coding: nonsense\nimport langserve": "0: failed: in no encoding",
+    b"import langserve  # \xff": "0: failed: in no encoding",
+    b"import langserve\0": "0: failed: binary",
+    b"langserve" + b"(" * 5000: "1: failed: not Python",
+}
+
+
+@pytest.mark.parametrize(("data", "part"), FAILED.items(), ids=range(len(FAILED)))
+def test_a_file_that_cannot_be_read_stays_and_is_told(data: bytes, part: str) -> None:
+    result = migrate(PATH, data)
+
+    assert result.data == data
+    [note] = told(result)
+    assert part in note
+
+
+@pytest.mark.parametrize("path", sorted(PurePath("x").with_suffix(s) for s in (".py", ".pyi")))
+def test_stubs_are_python_too(path: PurePath) -> None:
+    assert migrated("import langserve", path).changes == 1
+
+
+_PIECES = [*CHANGED, *LEFT, *DIFFERS, *QUIET]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), min_size=1, max_size=5), st.randoms())
+def test_what_was_migrated_is_python_and_stays_as_it_is(
+    pieces: list[str], chance: random.Random
+) -> None:
+    chance.shuffle(pieces)
+    once = migrated("\n".join(pieces))
+    again = migrate(PATH, once.data)
+
+    compile(once.data, "x", "exec", dont_inherit=True)
+    assert again.data == once.data
+    assert again.changes == 0
+
+
+def test_each_name_has_the_counterpart_that_is_said() -> None:
+    for module, names in MODULES.items():
+        theirs = importlib.import_module(f"langserve.{module}")
+        ours = importlib.import_module(f"chainserve.{module}")
+        for name in names:
+            assert hasattr(theirs, name), name
+            assert hasattr(ours, name), name
+            assert why_not(f"langserve.{module}.{name}") is None
+
+
+def test_every_public_name_of_langserves_is_known() -> None:
+    langserve = importlib.import_module("langserve")
+    assert {*TOP_LEVEL} == {*langserve.__all__}
+    for module in MODULES:
+        found = importlib.import_module(f"langserve.{module}")
+        own = {
+            name
+            for name, value in vars(found).items()
+            if name.isidentifier()
+            and not name.startswith("_")
+            and getattr(value, "__module__", None) == found.__name__
+        }
+        assert own <= MODULES[module], module
+
+
+OF_OUR_OWN = {"cli", "lzstring", "playground"}
+"""The same words, for other things."""
+
+
+def test_modules_without_a_counterpart_have_none() -> None:
+    for module in WITHOUT_COUNTERPART.keys() - OF_OUR_OWN:
+        with pytest.raises(ImportError):
+            importlib.import_module(f"chainserve.{module}")
+
+
+def test_the_package_alone_brings_its_modules_as_langserves_does() -> None:
+    code = f"import chainserve\nfor name in {sorted(MODULES)}: getattr(chainserve, name).__name__"
+    subprocess.run([sys.executable, "-c", code], check=True)

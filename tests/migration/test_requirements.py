@@ -1,0 +1,335 @@
+"""What `chainserve migrate` does to files with requirements, and to notebooks."""
+
+import json
+import tomllib
+from pathlib import PurePath
+from typing import Any
+
+import pytest
+
+from chainserve.migrate import Migrated, is_looked_at, migrate
+
+
+def migrated(name: str, text: str) -> Migrated:
+    return migrate(PurePath(name), text.encode())
+
+
+def by_hand(result: Migrated) -> list[str]:
+    return [f"{note.line}: {note.message}" for note in result.notes if note.kind == "by hand"]
+
+
+PIP = {
+    "langserve[all]": "chainserve[all]",
+    "langserve[server]==0.3.3": "chainserve[server]",
+    "LangServe [ client ]>=0.1,<0.4": "chainserve[client]",
+    "langserve[server,client]~=0.3": "chainserve[client,server]",
+    "langserve": "chainserve[client,server]",
+    'langserve[all]>=0.3 ; python_version > "3.8"  # serves': (
+        'chainserve[all] ; python_version > "3.8"  # serves'
+    ),
+    "  langserve[all]  ": "  chainserve[all]  ",
+    "langserve-extras==1\nlangserve_x\nmy-langserve": None,
+    "# langserve[all]\n-c langserve.txt": None,
+}
+
+
+@pytest.mark.parametrize(("before", "after"), PIP.items())
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-dev.in", "requirements/base.txt", "constraints.txt"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""])
+def test_a_requirement_keeps_extras_and_marker_and_loses_its_versions(
+    before: str, after: str | None, name: str, end: str
+) -> None:
+    text = f"fastapi>=0.1{end or chr(10)}{before}{end}"
+    result = migrated(name, text)
+
+    assert result.data.decode() == text.replace(before, before if after is None else after)
+    assert by_hand(result) == []
+
+
+PIP_BY_HAND = {
+    "langserve==0.3 \\\n    --hash=sha256:0": "it holds versions and hashes",
+    "langserve==0.3 --hash=sha256:0": "it holds versions and hashes",
+    "langserve[spam]": "its extras are all, client and server",
+    "langserve @ git+https://github.com/langchain-ai/langserve": "Write the requirement",
+    "-e git+https://github.com/langchain-ai/langserve.git@main#egg=langserve": "Write the",
+    "git+https://github.com/langchain-ai/langserve": "Write the requirement",
+}
+
+
+@pytest.mark.parametrize(("text", "part"), PIP_BY_HAND.items())
+def test_a_requirement_that_is_more_than_a_name_stays(text: str, part: str) -> None:
+    result = migrated("requirements.txt", text)
+
+    assert result.data.decode() == text
+    [note] = by_hand(result)
+    assert part in note
+
+
+def test_a_requirement_that_was_there_for_langserve_alone_is_named() -> None:
+    result = migrated("requirements.txt", "langserve[all]\nsse-starlette<2\n# sse_starlette\n")
+
+    notes = [(note.line, note.message) for note in result.notes if note.kind == "differs"]
+    assert [line for line, message in notes if "needs no sse-starlette" in message] == [2]
+    assert [line for line, message in notes if "not on PyPI yet" in message] == [1]
+
+
+def test_an_extra_that_was_not_there_is_told() -> None:
+    notes = migrated("requirements.txt", "langserve\n").notes
+
+    assert any("chainserve[client] is enough where nothing is served" in n.message for n in notes)
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_what_a_windows_shell_wrote_is_read(codec: str) -> None:
+    before, after = (f"\ufeffx==1\r\n{name}[all]\r\n" for name in ("langserve", "chainserve"))
+    result = migrate(PurePath("requirements.txt"), before.encode(codec))
+
+    assert result.data == after.encode(codec)
+
+
+@pytest.mark.parametrize("name", ["poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock"])
+def test_a_lock_is_to_be_made_again(name: str) -> None:
+    result = migrated(name, 'name = "langserve"')
+
+    assert (result.changes, len(by_hand(result))) == (0, 1)
+
+
+PYPROJECT = """\
+[project]
+name = "langserve-app"  # langserve
+keywords = ["langserve-app"]
+dependencies = [
+    "fastapi>=0.1",
+    'langserve[all]>=0.3',  # langserve
+    "langserve[client]; extra == 'x'",
+]
+
+[project.optional-dependencies]
+serve = ["langserve[server]~=0.3.0", "uvicorn"]
+
+[dependency-groups]
+dev = [{ include-group = "x" }, "langserve"]
+
+[tool.poetry.dependencies]
+python = "^3.11"
+langserve = "^0.3"
+
+[tool.poetry.group.dev.dependencies]
+langserve = { version = "^0.3.3", extras = ["all"], optional = true }
+
+[tool.poetry.extras]
+serve = ["langserve", "uvicorn"]
+
+[tool.uv]
+dev-dependencies = ["langserve[all]"]
+"""
+
+
+def test_a_pyproject_is_changed_in_its_requirements_alone() -> None:
+    result = migrated("pyproject.toml", PYPROJECT)
+    after = result.data.decode()
+
+    assert after == (
+        PYPROJECT.replace("'langserve[all]>=0.3'", "'chainserve[all]'")
+        .replace('"langserve[client]; ', '"chainserve[client]; ')
+        .replace('"langserve[server]~=0.3.0"', '"chainserve[server]"')
+        .replace('}, "langserve"]', '}, "chainserve[client,server]"]')
+        .replace(
+            'langserve = "^0.3"',
+            'chainserve = { version = "*", extras = ["client", "server"] }',
+        )
+        .replace('langserve = { version = "^0.3.3"', 'chainserve = { version = "*"')
+        .replace('["langserve", "uvicorn"]', '["chainserve", "uvicorn"]')
+        .replace('["langserve[all]"]', '["chainserve[all]"]')
+    )
+    assert tomllib.loads(after)
+    assert by_hand(result) == []
+    assert migrated("pyproject.toml", after).data.decode() == after
+
+
+TOML_BY_HAND = {
+    '[tool.langserve]\nexport_module = "x"\n': "1: This table is read by LangServe's templates",
+    "[tool.poetry.dependencies.langserve]\nversion = '1'": "1: This names langserve",
+    '[tool.poetry.dependencies]\nlangserve = {git = "https://x/langserve"}': "2: This names",
+    '[tool.poetry.dependencies]\nlangserve = {version = "1", extras = ["spam"]}': "2: This names",
+    '[tool.poetry]\ndependencies.langserve = "^0.3"': "2: This names langserve",
+    '[[tool.mypy.overrides]]\nmodule = ["langserve.*"]': "2: This names langserve",
+    '[project]\ndependencies = ["langserve @ https://x/y.whl"]': "2: Write the requirement",
+}
+
+
+@pytest.mark.parametrize(("text", "part"), TOML_BY_HAND.items())
+def test_what_cannot_be_changed_in_toml_is_told(text: str, part: str) -> None:
+    result = migrated("pyproject.toml", text)
+
+    assert result.data.decode() == text
+    [note] = by_hand(result)
+    assert note.startswith(part)
+
+
+def test_toml_that_cannot_be_read_stays() -> None:
+    result = migrated("pyproject.toml", "[project\nlangserve = ")
+
+    assert [note.kind for note in result.notes] == ["failed"]
+
+
+OTHERS = {
+    "Pipfile": (
+        '[packages]\nlangserve = {extras = ["all"], version = "*"}\nfastapi = "*"\n',
+        '[packages]\nchainserve = {extras = ["all"], version = "*"}\nfastapi = "*"\n',
+    ),
+    "setup.cfg": (
+        "[metadata]\nname = langserve\n[options]\ninstall_requires =\n    fastapi\n"
+        "    langserve[all]>=0.3  # x\n[options.extras_require]\nserve = langserve[server]\n",
+        "[metadata]\nname = langserve\n[options]\ninstall_requires =\n    fastapi\n"
+        "    chainserve[all]  # x\n[options.extras_require]\nserve = chainserve[server]\n",
+    ),
+    "tox.ini": (
+        "[testenv]\ndeps =\n  langserve[client]\ncommands = pytest langserve\n",
+        "[testenv]\ndeps =\n  chainserve[client]\ncommands = pytest langserve\n",
+    ),
+    "setup.py": (
+        "setup(name='x', install_requires=['langserve[all]>=0.3', \"fastapi\", 'langserve'])",
+        "setup(name='x', install_requires=['chainserve[all]', \"fastapi\", "
+        "'chainserve[client,server]'])",
+    ),
+    "environment.yml": (
+        "name: langserve\ndependencies:\n  - python\n  - pip:\n      - langserve[all]==0.3.3\n"
+        '      - "langserve[client]"  # x\n  - numpy\n',
+        "name: langserve\ndependencies:\n  - python\n  - pip:\n      - chainserve[all]\n"
+        '      - "chainserve[client]"  # x\n  - numpy\n',
+    ),
+    "Dockerfile": (
+        "FROM python\n# pip install langserve\nRUN pip install --no-cache-dir \\\n"
+        '    fastapi "langserve[all]>=0.3" && echo langserve\n'
+        'RUN ["pip", "install", "langserve[server]"]\nCMD ["uvicorn", "langserve_app:app"]\n',
+        "FROM python\n# pip install langserve\nRUN pip install --no-cache-dir \\\n"
+        '    fastapi "chainserve[all]" && echo langserve\n'
+        'RUN ["pip", "install", "chainserve[server]"]\nCMD ["uvicorn", "langserve_app:app"]\n',
+    ),
+    "deploy/start.sh": (
+        "python -m pip install -U langserve[all]==0.3.3\nuv add 'langserve[server]'; ls\n",
+        "python -m pip install -U chainserve[all]\nuv add 'chainserve[server]'; ls\n",
+    ),
+    ".github/workflows/test.yml": (
+        "steps:\n  - run: pip install langserve[all] pytest\n",
+        "steps:\n  - run: pip install chainserve[all] pytest\n",
+    ),
+    "Makefile": (
+        "install:\n\tpip3 install langserve\n",
+        "install:\n\tpip3 install chainserve[client,server]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_files_are_changed_in_their_requirements_alone(name: str) -> None:
+    before, after = OTHERS[name]
+    result = migrated(name, before)
+
+    assert result.data.decode() == after
+    assert by_hand(result) == []
+    assert migrated(name, after).changes == 0
+
+
+OTHERS_BY_HAND = {
+    "environment.yml": ("dependencies:\n  - conda-forge::langserve=0.3\n", "2: chainserve is no"),
+    "install.sh": ("conda install langserve\n", "1: chainserve is no conda package"),
+    "Dockerfile": ("RUN pip install langserve@git+https://x\n", "1: Write the requirement"),
+    "setup.cfg": ("[options]\ninstall_requires =\n  langserve[spam]\n", "3: Write the requirement"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS_BY_HAND)
+def test_what_cannot_be_changed_in_other_files_is_told(name: str) -> None:
+    text, part = OTHERS_BY_HAND[name]
+    result = migrated(name, text)
+
+    assert result.data.decode() == text
+    [note] = by_hand(result)
+    assert note.startswith(part)
+
+
+@pytest.mark.parametrize("name", ["README.md", "app.js", "client.ts", "package.json", "x.txt"])
+def test_no_other_file_is_looked_at(name: str) -> None:
+    assert not is_looked_at(PurePath(name))
+    assert migrated(name, "pip install langserve").changes == 0
+
+
+# Notebooks.
+
+
+def notebook(*cells: Any, indent: int | str | None = 1, ascii_only: bool = False) -> str:
+    content = {
+        "cells": [
+            {"cell_type": "markdown", "metadata": {}, "source": ["from langserve import é\n"]},
+            *(
+                {"cell_type": "code", "execution_count": 1.0, "outputs": [], "source": cell}
+                for cell in cells
+            ),
+        ],
+        "nbformat": 4,
+    }
+    return json.dumps(content, indent=indent, ensure_ascii=ascii_only) + "\n"
+
+
+CELLS: tuple[Any, ...] = (
+    ["%pip install langserve[all]==0.3\n", "!ls\n", "import langserve  # é"],
+    ["langserve.add_routes(app, chain)\n", "if x:\n", "    %time f()\n"],
+    "from langserve import RemoteRunnable\n",
+    ["%%bash\n", "pip install 'langserve[client]'\n"],
+    [],
+)
+NEW_CELLS: tuple[Any, ...] = (
+    ["%pip install chainserve[all]\n", "!ls\n", "import chainserve  # é"],
+    ["chainserve.add_routes(app, chain)\n", "if x:\n", "    %time f()\n"],
+    "from chainserve import RemoteRunnable\n",
+    ["%%bash\n", "pip install 'chainserve[client]'\n"],
+    [],
+)
+
+
+@pytest.mark.parametrize("indent", [1, 2, 4, "\t", None])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_notebooks_code_is_changed_and_its_form_stays(
+    indent: int | str | None, ascii_only: bool
+) -> None:
+    before, after = (
+        notebook(*cells, indent=indent, ascii_only=ascii_only) for cells in (CELLS, NEW_CELLS)
+    )
+    result = migrated("a.ipynb", before)
+
+    assert result.data.decode() == after
+    assert by_hand(result) == []
+    assert migrated("a.ipynb", after).changes == 0
+
+
+def test_a_note_names_the_cell_and_its_line() -> None:
+    text = notebook(
+        ["import os\n"], ["x = 1\n", "from langserve.playground import y\n"], ["langserve is\n"]
+    )
+    result = migrated("a.ipynb", text)
+
+    assert result.data.decode() == text
+    assert [(note.cell, note.line, note.kind) for note in result.notes] == [
+        (4, 1, "by hand"),
+        (3, 2, "by hand"),
+    ]
+
+
+def test_a_notebook_that_cannot_be_written_as_it_was_stays() -> None:
+    text = notebook("import langserve").replace('"nbformat": 4', '"nbformat":    4')
+    result = migrated("a.ipynb", text)
+
+    assert result.data.decode() == text
+    assert ["cannot be written as it was" in note.message for note in result.notes] == [True]
+
+
+@pytest.mark.parametrize("text", ["{langserve", '"langserve"', '{"langserve": [1]}'])
+def test_what_is_no_notebook_stays(text: str) -> None:
+    result = migrated("a.ipynb", text)
+
+    assert result.data.decode() == text
+    assert [note.kind for note in result.notes] == ["failed"]
