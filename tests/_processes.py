@@ -72,6 +72,11 @@ class ServerProcess:
         assert found is not None, self.output
         return int(found[1])
 
+    def until_printed(self, text: str) -> None:
+        """Wait until it has printed the text: what it prints may come after what it answers."""
+        with self._grown:
+            assert self._grown.wait_for(lambda: text in self.output, START_SECONDS), self.output
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self._process.send_signal(number)
