@@ -133,12 +133,21 @@ def _only_magics(text: str) -> str:
 def _writer_of(notebook: Any, text: str) -> Callable[[Any], str] | None:
     """Return what writes the notebook as this file was written; None if nothing here does."""
     end = "\n" if text.endswith("\n") else ""
-    for indent in (1, 2, 4, "\t", None):
-        for ascii_only in (False, True):
+    for form in _FORMS:
 
-            def write(value: Any, indent: Any = indent, ascii_only: bool = ascii_only) -> str:
-                return json.dumps(value, indent=indent, ensure_ascii=ascii_only) + end
+        def write(value: Any, form: dict[str, Any] = form) -> str:
+            return json.dumps(value, **form) + end
 
-            if write(notebook) == text:
-                return write
+        if write(notebook) == text:
+            return write
     return None
+
+
+_SPACES: list[dict[str, Any]] = [
+    *({"indent": indent} for indent in (1, 2, 4, "\t", None)),
+    {"separators": (",", ":")},
+]
+_FORMS = [
+    {**spaces, "ensure_ascii": ascii_only} for spaces in _SPACES for ascii_only in (False, True)
+]
+"""How programs write notebooks; the first is Jupyter's own."""

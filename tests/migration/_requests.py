@@ -28,6 +28,7 @@ class Ask:
         json: The body.
         headers: More header fields.
         difference: How the answers differ, if they may.
+        side_by_side: Whether steps run side by side, whose events come in no certain order.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Ask:
     json: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     difference: Difference | None = None
+    side_by_side: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} {'' if self.json is None else json.dumps(self.json)}"
@@ -215,7 +217,7 @@ REQUESTS: dict[str, list[Ask]] = {
             ours="It has 7 letters.",
         ),
         post("/graph/stream", MEASURE),
-        post("/graph/stream_events", MEASURE),
+        replace(post("/graph/stream_events", MEASURE), side_by_side=True),
     ],
     "configurable_retrieval": [
         *verbs("/shelf", "shade"),

@@ -73,6 +73,14 @@ class Answer:
             return self.text
         return body.get("detail", body) if isinstance(body, dict) else body
 
+    def in_no_order(self) -> tuple[int, str, list[str]]:
+        """Return the answer with its events sorted, and without the numbers of their ids."""
+        return (
+            self.status,
+            self.kind,
+            sorted(re.sub(r"<id \d+>", "<id>", self.text).split("\r\n\r\n")),
+        )
+
 
 def ask_all(port: int, requests: list[Ask]) -> list[Answer]:
     """Send requests to an example, one after another."""

@@ -44,6 +44,8 @@ def is_the_same(asked: Ask, theirs: Answer, ours: Answer) -> bool:
     if asked.difference is not None:
         told = asked.difference.theirs in theirs.text and asked.difference.ours in ours.text
         return told and theirs != ours
+    if asked.side_by_side:
+        return theirs.in_no_order() == ours.in_no_order()
     if theirs.status < 400:
         return theirs == ours
     return (theirs.status, theirs.detail) == (ours.status, ours.detail)

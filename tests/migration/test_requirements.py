@@ -306,6 +306,15 @@ def test_a_notebooks_code_is_changed_and_its_form_stays(
     assert migrated("a.ipynb", after).changes == 0
 
 
+def test_a_notebook_without_spaces_stays_without_them() -> None:
+    before, after = (
+        json.dumps(json.loads(notebook(*cells)), separators=(",", ":"))
+        for cells in (CELLS, NEW_CELLS)
+    )
+
+    assert migrated("a.ipynb", before).data.decode() == after
+
+
 def test_a_note_names_the_cell_and_its_line() -> None:
     text = notebook(
         ["import os\n"], ["x = 1\n", "from langserve.playground import y\n"], ["langserve is\n"]
