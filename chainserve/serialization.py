@@ -54,7 +54,7 @@ class WellKnownLCSerializer(Serializer):
             OutputNotSerializableError: An object inside has no JSON form; the message names it.
         """
         try:
-            return orjson.dumps(obj, default=default, option=_OWN_DATACLASSES)
+            return _write(obj)
         except TypeError:
             return _dumps_slowly(obj)
 
@@ -74,10 +74,6 @@ _MAYBE_BIG = re.compile(rb"\d{19}|\\ud[89a-f]", re.IGNORECASE)
 """What orjson may not read as it is: an integer of more than 64 bits, and a lone surrogate."""
 
 
-_OWN_DATACLASSES = orjson.OPT_PASSTHROUGH_DATACLASS
-"""orjson ends the process where a dataclass with slots has a field that is not set."""
-
-
 def default(obj: Any) -> Any:
     """Return what orjson should write in place of a pydantic model or a dataclass.
 
@@ -89,6 +85,15 @@ def default(obj: Any) -> Any:
     if is_dataclass(obj) and not isinstance(obj, type):
         return _set_fields(obj)
     raise TypeError
+
+
+def _write(obj: Any) -> bytes:
+    """Return any object of a chain as JSON text, dataclasses as `_set_fields` reads them.
+
+    orjson ends the process where a dataclass with slots has a field that is not set, and be it the
+    value of an enumeration, so no object of a chain is given to it in another way.
+    """
+    return orjson.dumps(obj, default=default, option=orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
 def _set_fields(obj: Any) -> dict[str, Any]:
@@ -147,7 +152,7 @@ def _has_json_form(value: Any) -> bool:
     if isinstance(value, str | int):
         return True
     try:
-        orjson.dumps(value, option=_OWN_DATACLASSES)
+        _write(value)
     except TypeError:
         return False
     return True
@@ -158,7 +163,7 @@ def _plain(obj: Any) -> Any:
     try:
         return default(obj)
     except TypeError:
-        return orjson.loads(orjson.dumps(obj))
+        return orjson.loads(_write(obj))
 
 
 def _shortened(path: str) -> str:
@@ -173,7 +178,7 @@ def dumps_any(obj: Any) -> bytes:
     `{"lc": 1, "type": "not_implemented", "id": [...], "repr": "..."}` with at most 1,000 characters
     of its repr. A lone surrogate becomes a question mark, a key that is no text the text of it.
     """
-    return orjson.dumps(_writable(obj, ()))
+    return _write(_writable(obj, ()))
 
 
 def _writable(obj: Any, around: tuple[int, ...]) -> Any:
@@ -190,7 +195,7 @@ def _writable(obj: Any, around: tuple[int, ...]) -> Any:
             return [_writable(value, within) for value in [*obj]]
         if isinstance(obj, str):
             obj = _text(obj)
-        return orjson.Fragment(orjson.dumps(obj))
+        return orjson.Fragment(_write(obj))
     except Exception:  # noqa: BLE001 - these are a chain's objects, whose methods may raise anything
         return _told(obj)
 

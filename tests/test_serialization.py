@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import langserve
@@ -43,9 +44,15 @@ def half_made() -> Slotted:
     return made
 
 
+class Choice(Enum):
+    HALF_MADE = half_made()
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
+        (Choice.HALF_MADE, {"first": 1}),
+        ({"a": Choice.HALF_MADE, "b": "\ud800"}, {"a": {"first": 1}, "b": "\ud800"}),
         (half_made(), {"first": 1}),
         ([half_made()], [{"first": 1}]),
         ({"a": half_made(), "big": 2**70}, {"a": {"first": 1}, "big": 2**70}),
@@ -78,6 +85,7 @@ leaves = (
     | st.text()
     | st.binary(max_size=5)
     | st.builds(half_made)
+    | st.builds(lambda: Choice.HALF_MADE)
     | st.sampled_from([ValueError("x"), "\ud800", {1, 2}, 2**70])
 )
 values = st.recursive(
