@@ -1,15 +1,12 @@
 """What a client sends, and where to."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from uuid import UUID
 
-import orjson
-
 from chainserve.errors import OutputNotSerializableError
-from chainserve.serialization import Serializer
+from chainserve.serialization import Serializer, WellKnownLCSerializer
 
 EVENT_STREAM_HEADERS = {"accept": "text/event-stream", "cache-control": "no-store"}
 
@@ -63,32 +60,30 @@ def request_body(
     Raises:
         TypeError: The input, or an argument for the runnable, cannot be sent.
     """
-    try:
-        inputs = serializer.dumps(value)
-    except OutputNotSerializableError as error:
-        place = error.path.replace("output", name, 1)
-        raise TypeError(
-            f"The input cannot be sent as JSON: {place} {error.reason}. Turn it into text, "
-            "numbers, lists, dicts, dataclasses or pydantic models."
-        ) from None
     sent = [_sendable(one) for one in config] if isinstance(config, list) else _sendable(config)
-    try:
-        arguments = _json(dict(kwargs))
-    except TypeError as error:
-        raise TypeError(
-            f"The arguments cannot be sent as JSON ({', '.join(kwargs)}): {error}"
-        ) from None
-    rest = b"".join(b',"%b":%b' % (key.encode(), _json(item)) for key, item in members.items())
-    parts = (name.encode(), inputs, _json(sent), arguments, rest)
+    parts = (
+        name.encode(),
+        _json(serializer, value, "The input", name),
+        _JSON.dumps(sent),
+        _json(_JSON, dict(kwargs), "The argument", ""),
+        b"".join(b',"%b":%b' % (key.encode(), _JSON.dumps(item)) for key, item in members.items()),
+    )
     return b'{"%b":%b,"config":%b,"kwargs":%b%b}' % parts
 
 
-def _json(value: Any) -> bytes:
-    """Return plain data as JSON, integers of any size and lone surrogates included."""
+_JSON = WellKnownLCSerializer()
+
+
+def _json(serializer: Serializer, value: Any, what: str, root: str) -> bytes:
+    """Return a value as JSON, or raise a `TypeError` that names the place of what has no form."""
     try:
-        return orjson.dumps(value)
-    except TypeError:
-        return json.dumps(value).encode("ascii")
+        return serializer.dumps(value)
+    except OutputNotSerializableError as error:
+        place = (root + error.path.removeprefix("output")).removeprefix(".")
+        raise TypeError(
+            f"{what} cannot be sent as JSON: {place} {error.reason}. Turn it into text, "
+            "numbers, lists, dicts, dataclasses or pydantic models."
+        ) from None
 
 
 def _sendable(config: Mapping[str, Any] | None) -> dict[str, Any]:

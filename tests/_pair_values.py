@@ -2,6 +2,7 @@
 
 import datetime
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.agents import AgentAction, AgentActionMessageLog, AgentFinish
@@ -212,3 +213,16 @@ CHAT_INPUTS = {
         {"type": "human", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}
     ],
 }
+
+
+@dataclass(slots=True)
+class Slotted:
+    first: Any
+    second: Any = None
+
+
+def half_made() -> Slotted:
+    """Return a dataclass with slots and a field not set, at which orjson ends the process."""
+    made = object.__new__(Slotted)
+    made.first = 1
+    return made

@@ -654,10 +654,14 @@ async def test_arguments_for_the_runnable_are_sent_if_they_can_be() -> None:
         "http://test/chain", client_kwargs={"transport": httpx2.MockTransport(answer)}, verify=False
     ) as client:
         await client.ainvoke(1, stop=["a"])
-        with pytest.raises(TypeError, match=r"cannot be sent as JSON \(stop\)"):
-            await client.ainvoke(1, stop=object())
+        await client.ainvoke(1, stop=values.half_made())
+        await client.ainvoke(1, stop=[2**70, float("nan"), HumanMessage("a")])
+        with pytest.raises(TypeError, match=r"sent as JSON: stop\[1\] is of type object\. Turn"):
+            await client.ainvoke(1, stop=["a", object()])
 
-    assert [body["kwargs"] for body in bodies] == [{"stop": ["a"]}]
+    first, second, third = [body["kwargs"]["stop"] for body in bodies]
+    assert (first, second) == (["a"], {"first": 1})
+    assert (third[:2], third[2]["content"]) == ([2**70, None], "a")
 
 
 async def test_exceptions_are_returned_for_each_input() -> None:

@@ -16,16 +16,11 @@ from chainserve import WellKnownLCSerializer
 from chainserve.errors import OutputNotSerializableError
 from chainserve.serialization import dumps_any
 from tests import _pair_chains as chains
+from tests._pair_values import Slotted, half_made
 from tests._pairs import CHAINSERVE, forget_oracle_state
 from tests.test_client import served
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:langserve")
-
-
-@dataclass(slots=True)
-class Slotted:
-    first: Any
-    second: Any = None
 
 
 @dataclass
@@ -36,12 +31,6 @@ class Plain:
 
 class Model(BaseModel):
     inner: Any
-
-
-def half_made() -> Slotted:
-    made = object.__new__(Slotted)
-    made.first = 1
-    return made
 
 
 class Choice(Enum):
