@@ -21,8 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chainserve import Chain, ChainServeError, ConfigurationError, add_routes, add_stream_route
 from tests._apps import assert_problem, executor_of, make_app
-from tests._bridge import Response as BridgeResponse
-from tests._bridge import lifespan, open_stream, request
+from tests._bridge import Response as BridgeResponse, lifespan, open_stream, request
 from tests._chains import CountingChain, GatedChain, answering, echo, failing, streaming
 
 pytestmark = pytest.mark.anyio

@@ -15,8 +15,7 @@ from starlette.types import ASGIApp
 import chainserve
 from chainserve import Chain, add_routes
 from chainserve.lzstring import compress
-from tests import _pair_chains as chains
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_values as values
 from tests._apps import assert_problem, make_app
 from tests._bridge import open_stream, request
 from tests._chains import GatedChain, echo

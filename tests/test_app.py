@@ -33,8 +33,7 @@ from tests._apps import assert_problem, executor_of
 from tests._bridge import lifespan, open_stream, request
 from tests._chains import CountingChain, GatedChain, echo, failing, streaming
 from tests._processes import ROOT, ServerProcess, ask, asking, free_port, undone
-from tests._verbs import VERBS, body_of, run_id_of
-from tests._verbs import ask as ask_verb
+from tests._verbs import VERBS, ask as ask_verb, body_of, run_id_of
 
 pytestmark = pytest.mark.anyio
 

@@ -15,8 +15,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from chainserve.callbacks import AsyncEventAggregatorCallback
 from chainserve.serialization import ServerSideException, load_events
-from tests import _pair_chains as chains
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_values as values
 from tests._apps import make_app
 from tests._bridge import request
 from tests._chains import echo, failing

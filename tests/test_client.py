@@ -32,8 +32,7 @@ from chainserve import (
 )
 from chainserve.remote import RemoteRun
 from chainserve.wire.parser import EventParser
-from tests import _pair_chains as chains
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_values as values
 from tests._chains import GatedChain, echo, failing, streaming
 from tests._pairs import CHAINSERVE, LANGSERVE, Package, forget_oracle_state
 from tests._proxy import Fault, proxy

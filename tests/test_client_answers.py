@@ -20,8 +20,8 @@ from chainserve import (
     RemoteStatusError,
     StreamInterruptedError,
     UnexpectedAnswerError,
+    remote as remote_module,
 )
-from chainserve import remote as remote_module
 from chainserve.serialization import WellKnownLCSerializer
 
 pytestmark = [

@@ -16,8 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chainserve import create_app
 from chainserve.cors import with_cors
 from chainserve.settings import Settings
-from tests._bridge import Response as Answer
-from tests._bridge import lifespan, open_stream, request
+from tests._bridge import Response as Answer, lifespan, open_stream, request
 from tests._browser import opened
 from tests._server import serve
 

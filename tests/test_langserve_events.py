@@ -11,9 +11,7 @@ import pytest
 from fastapi import Depends
 from langchain_core.messages import AIMessageChunk
 
-from tests import _pair_chains as chains
-from tests import _pair_servers as servers
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_servers as servers, _pair_values as values
 from tests._chains import echo, failing, streaming
 from tests._pairs import (
     CHAINSERVE,

@@ -17,9 +17,7 @@ from sse_starlette.sse import EventSourceResponse
 
 from chainserve.runtime import runtimes_on
 from chainserve.settings import Settings
-from tests import _pair_chains as chains
-from tests import _pair_servers as servers
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_servers as servers, _pair_values as values
 from tests._bridge import open_stream
 from tests._chains import GatedChain, answering, echo, failing, streaming
 from tests._pairs import (

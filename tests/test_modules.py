@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 import chainserve
 from chainserve import serialization, validation
-from tests import _pair_chains as chains
-from tests import _pair_values as values
+from tests import _pair_chains as chains, _pair_values as values
 from tests._apps import make_app
 from tests._bridge import request
 

@@ -9,8 +9,7 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, create_model

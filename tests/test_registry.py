@@ -29,8 +29,8 @@ from langchain_core.runnables import (
     RunnableLambda,
     RunnableParallel,
     RunnablePassthrough,
+    chain as as_chain,
 )
-from langchain_core.runnables import chain as as_chain
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph

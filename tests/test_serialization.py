@@ -7,8 +7,7 @@ from typing import Any
 
 import langserve
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
 from pydantic import BaseModel
 

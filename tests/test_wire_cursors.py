@@ -6,8 +6,7 @@ import re
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from chainserve.errors import InvalidCursorError
 from chainserve.types import RunId

@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from langserve.server_sent_events import EventSource
 
 from chainserve.types import RunId

@@ -7,8 +7,7 @@ import sys
 from pathlib import PurePath
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from chainserve.migrate import Migrated, migrate
 from chainserve.migrate.names import MODULES, TOP_LEVEL, WITHOUT_COUNTERPART, why_not
