@@ -16,12 +16,13 @@ from chainserve.chain import Chain
 from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
 from chainserve.hooks import Principal
+from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.registry import conflicts, refuse, why_not_streaming
 from chainserve.routes.index import index_routes
 from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on
-from chainserve.server import mount, warn_of_streams, warn_of_variables
+from chainserve.server import warn_of_streams, warn_of_variables
 from chainserve.settings import Settings, read_settings
 from chainserve.version import __version__
 

@@ -174,9 +174,14 @@ def runtime_of(request: Request) -> Runtime:
     return cast("Runtimes", runtimes).current()
 
 
+def closes_runs(router: Any) -> bool:
+    """Tell whether runs end with the router's lifespan: whether a chain was mounted there."""
+    return getattr(router.lifespan_context, "_chainserve", False)
+
+
 def close_with(router: Any) -> None:
     """End the runs when the router's own lifespan ends; asked twice, it does so once."""
-    if getattr(router.lifespan_context, "_chainserve", False):
+    if closes_runs(router):
         return
     inner = router.lifespan_context
 
