@@ -29,10 +29,11 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.tracers.log_stream import RunLogPatch
 
+from chainserve.answers import AnswerReader
 from chainserve.callbacks import ahandle_callbacks, handle_callbacks
 from chainserve.client_requests import base_of, request_body, shown_url
 from chainserve.exchanges import Exchanges
-from chainserve.remote import AnswerReader, RemoteRun
+from chainserve.remote import RemoteRun
 from chainserve.serialization import Serializer, WellKnownLCSerializer, load_events
 from chainserve.totals import Total, TotalEvents, TotalLog
 

@@ -1,6 +1,6 @@
 """Requests and their answers over HTTP: the I/O of the client, once for threads, once for loops.
 
-What is sent is in `client_requests`, what is made of answers in `remote`.
+What is sent is in `client_requests`, what is made of answers in `answers` and `remote_streams`.
 """
 
 import asyncio
@@ -8,8 +8,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from chainserve.answers import AnswerReader, Body
 from chainserve.client_requests import EVENT_STREAM_HEADERS, below
-from chainserve.remote import AnswerReader, Body, RemoteRun, StreamReader
+from chainserve.remote import RemoteRun
+from chainserve.remote_streams import StreamReader
 from chainserve.transport import CUT_ERRORS, TRANSPORT_ERRORS, HTTPClients, package_for
 
 CONNECT_TIMEOUT = 10.0

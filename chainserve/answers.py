@@ -1,0 +1,232 @@
+"""What a client makes of the answers of a server; nothing here is I/O."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from chainserve.client_errors import (
+    RemoteStatusError,
+    UnexpectedAnswerError,
+)
+from chainserve.client_requests import shown_url
+from chainserve.remote import RemoteRun
+from chainserve.serialization import Serializer
+from chainserve.transport import package_for
+from chainserve.wire.parser import ReceivedEvent
+
+_SHOWN_HEADERS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "cache-control",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "user-agent",
+    }
+)
+"""Headers of a request that an error may show; any other may hold a key."""
+
+MAX_SHOWN = 500
+"""How many characters of an answer that nobody expects are told."""
+
+_MAX_MESSAGE = 2000
+"""How many characters an error's message takes from the server."""
+
+MAX_ANSWER_BYTES = 256 * 2**20
+"""How large the answer to an invoke or a batch may be."""
+
+MAX_ERROR_BYTES = 2**20
+"""How much of an error's body is read."""
+
+
+class Body:
+    """Collects the body of a response within a bound.
+
+    Args:
+        response: A response of which nothing but the head has been read.
+
+    Attributes:
+        is_error: Whether the response is no success; then a part of its body will do.
+    """
+
+    def __init__(self, response: Any) -> None:
+        self.is_error = not 200 <= response.status_code < 300
+        self._url = response.request.url
+        self._data = bytearray()
+
+    def add(self, data: bytes) -> bool:
+        """Add the next bytes; tell whether more are wanted.
+
+        Raises:
+            UnexpectedAnswerError: The answer is over the bound.
+        """
+        self._data += data
+        if self.is_error:
+            return len(self._data) < MAX_ERROR_BYTES
+        if len(self._data) > MAX_ANSWER_BYTES:
+            raise UnexpectedAnswerError(
+                f"The answer of {shown_url(self._url)} is larger than {MAX_ANSWER_BYTES} bytes."
+            )
+        return True
+
+    @property
+    def content(self) -> bytes:
+        """What has come."""
+        return bytes(self._data[:MAX_ERROR_BYTES] if self.is_error else self._data)
+
+
+class AnswerReader:
+    """Makes values, or errors, of what a server answers.
+
+    Args:
+        serializer: Reads outputs and chunks.
+    """
+
+    def __init__(self, serializer: Serializer) -> None:
+        self._serializer = serializer
+
+    def output(self, response: Any, body: bytes, run: RemoteRun) -> tuple[Any, Any]:
+        """Return the output of an invoke and the callback events beside it.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+            UnexpectedAnswerError: The answer is no such output.
+        """
+        self.refuse(response, body, run)
+        try:
+            told = json.loads(body)
+            output = self._serializer.loadd(told["output"])
+        except RecursionError:
+            raise self._unexpected(response, b"", "what is nested too deeply") from None
+        except (ValueError, TypeError, KeyError):
+            raise self._unexpected(response, body, "no JSON object with an output") from None
+        if isinstance(metadata := told.get("metadata"), dict):
+            run.note_metadata(metadata)
+        run.note_output(output)
+        return output, told.get("callback_events")
+
+    def outputs(
+        self, response: Any, body: bytes, run: RemoteRun, count: int
+    ) -> tuple[list[Any], list[Any]]:
+        """Return the outputs of a batch and the callback events of each.
+
+        Args:
+            response: The response.
+            body: Its body.
+            run: What is known of the run; brought up to date.
+            count: How many inputs there were.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+            UnexpectedAnswerError: The answer is no list of so many outputs.
+        """
+        outputs, events = self.output(response, body, run)
+        if not isinstance(outputs, list) or len(outputs) != count:
+            raise self._unexpected(response, body, f"no list of {count} outputs")
+        for output in outputs:
+            run.note_chunk(output)
+        return outputs, events if isinstance(events, list) else []
+
+    def refuse(self, response: Any, body: bytes, run: RemoteRun) -> None:
+        """Raise what a response that is no success says.
+
+        Raises:
+            RemoteStatusError: It is none.
+        """
+        if not 200 <= response.status_code < 300:
+            run.status = "error"
+            raise self._status_error(response, body)
+
+    def is_stream(self, response: Any) -> bool:
+        """Tell whether a response, whose body is not read yet, is a stream of events.
+
+        Raises:
+            UnexpectedAnswerError: It is a success, but of something else.
+        """
+        if not 200 <= response.status_code < 300:
+            return False
+        media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "text/event-stream":
+            raise self._unexpected(response, b"", f"no event stream but {media_type or 'untyped'}")
+        return True
+
+    def _unexpected(self, response: Any, body: bytes, what: str) -> UnexpectedAnswerError:
+        shown = body[: 4 * MAX_SHOWN].decode(errors="replace")[:MAX_SHOWN]
+        answered = f"{shown_url(response.request.url)} answered {what}. Is it the URL of a chain?"
+        return UnexpectedAnswerError(f"{answered} {shown}".rstrip())
+
+    def _status_error(self, response: Any, body: bytes) -> RemoteStatusError:
+        """Return the error for a response: a problem document, LangServe's JSON, or text."""
+        text = body.decode(errors="replace")
+        try:
+            told = json.loads(text)
+        except (ValueError, RecursionError):
+            told = None
+        members = told if isinstance(told, dict) else {}
+        detail = members.get("detail", text[:MAX_SHOWN])
+        message = members.get("message") or detail
+        if response.has_redirect_location:
+            message = f"It is at {response.headers['location']}; redirects are not followed."
+        status = f"{response.status_code} {response.reason_phrase}".strip()
+        code = members.get("code")
+        return RemoteStatusError(
+            f"{status} for {shown_url(response.request.url)}: {_text(message)}".removesuffix(": "),
+            code=code if isinstance(code, str) else None,
+            detail=detail,
+            request=without_secrets(response.request),
+            response=_response_like(response, body),
+        )
+
+    def stream_error(self, event: ReceivedEvent, request: Any) -> RemoteStatusError:
+        """Return the error for a stream's `error` event."""
+        try:
+            told = json.loads(event.data or "")
+            status, message = int(told["status_code"]), _text(told["message"])
+            code = told.get("code")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            status, message, code = 500, (event.data or "")[:MAX_SHOWN], None
+        shown = without_secrets(request)
+        response = package_for([request]).Response(status, text=message, request=shown)
+        return RemoteStatusError(
+            message,
+            code=code if isinstance(code, str) else None,
+            detail=message,
+            request=shown,
+            response=response,
+        )
+
+    def load(self, data: str) -> Any:
+        """Return what a chunk's JSON stands for."""
+        return self._serializer.loads(data.encode("utf-8", "surrogatepass"))
+
+
+def _text(told: Any) -> str:
+    """Return what a server told as text for people."""
+    return (told if isinstance(told, str) else json.dumps(told))[:_MAX_MESSAGE]
+
+
+def without_secrets(request: Any) -> Any:
+    """Return the request as an error may show it."""
+    headers = {
+        name: value if name.lower() in _SHOWN_HEADERS else "<redacted>"
+        for name, value in request.headers.items()
+    }
+    return package_for([request]).Request(request.method, shown_url(request.url), headers=headers)
+
+
+def _response_like(response: Any, body: bytes) -> Any:
+    """Return the response with its body, and with a request that may be shown."""
+    return package_for([response]).Response(
+        response.status_code,
+        headers=_plain(response.headers),
+        content=body,
+        request=without_secrets(response.request),
+    )
+
+
+def _plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a response whose body was decoded."""
+    framing = {"content-encoding", "content-length", "transfer-encoding"}
+    return {name: value for name, value in headers.items() if name.lower() not in framing}
