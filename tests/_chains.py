@@ -12,10 +12,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.documents import Document
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
+    BaseMessage,
     HumanMessage,
     SystemMessage,
     ToolMessage,
@@ -301,3 +303,16 @@ def _same(value: Any) -> Any:
 async def _wait(gate: asyncio.Event) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         await gate.wait()
+
+
+class History(BaseChatMessageHistory):
+    """Messages in memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[BaseMessage] = []
+
+    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
+        self.messages.extend(messages)
+
+    def clear(self) -> None:
+        self.messages.clear()

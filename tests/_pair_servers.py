@@ -96,20 +96,25 @@ def at_root(package: Package, runnable: Runnable[Any, Any], options: Mapping[str
 def on_router(
     package: Package, runnable: Runnable[Any, Any], options: Mapping[str, Any]
 ) -> ASGIApp:
-    router = APIRouter(prefix="/v1")
-    package.add_routes(router, runnable, path="/chain", **options)
-    app = FastAPI()
-    app.include_router(router)
-    return app
+    return _with_router(APIRouter(prefix="/v1"), "", package, runnable, options)
 
 
 def on_included_router(
     package: Package, runnable: Runnable[Any, Any], options: Mapping[str, Any]
 ) -> ASGIApp:
-    router = APIRouter()
+    return _with_router(APIRouter(), "/api/v2", package, runnable, options)
+
+
+def _with_router(
+    router: APIRouter,
+    prefix: str,
+    package: Package,
+    runnable: Runnable[Any, Any],
+    options: Mapping[str, Any],
+) -> ASGIApp:
     package.add_routes(router, runnable, path="/chain", **options)
     app = FastAPI()
-    app.include_router(router, prefix="/api/v2")
+    app.include_router(router, prefix=prefix)
     return app
 
 

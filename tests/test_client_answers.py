@@ -20,7 +20,7 @@ from chainserve import (
     RemoteStatusError,
     StreamInterruptedError,
     UnexpectedAnswerError,
-    remote as remote_module,
+    answers as answers_module,
 )
 from chainserve.serialization import WellKnownLCSerializer
 
@@ -137,7 +137,7 @@ async def test_what_is_wrong_beside_an_output_costs_no_output(beside: str) -> No
 async def test_an_answer_over_the_bound_is_not_read_to_its_end(
     verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_module, "MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(answers_module, "MAX_ANSWER_BYTES", 10_000)
     sent: list[int] = []
 
     class Endless(httpx2.SyncByteStream, httpx2.AsyncByteStream):
@@ -161,7 +161,7 @@ async def test_an_answer_over_the_bound_is_not_read_to_its_end(
 async def test_of_an_error_no_more_is_read_than_is_of_use(
     verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_module, "MAX_ERROR_BYTES", 10_000)
+    monkeypatch.setattr(answers_module, "MAX_ERROR_BYTES", 10_000)
     client = answered(b"x" * 1_000_000, 502)
     for error in await raised_by(client, verb):
         assert isinstance(error, RemoteStatusError)

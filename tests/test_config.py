@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -11,9 +11,8 @@ from uuid import UUID
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.prompts import PromptTemplate
 from langchain_core.runnables import (
     ConfigurableField,
@@ -36,7 +35,7 @@ from chainserve.settings import Settings
 from chainserve.version import __version__
 from tests._apps import assert_problem, make_app
 from tests._bridge import request
-from tests._chains import CountingChain, echo
+from tests._chains import CountingChain, History, echo
 from tests._verbs import VERBS, ask, output_of, run_id_of
 
 pytestmark = pytest.mark.anyio
@@ -576,19 +575,6 @@ async def test_a_graph_with_a_memory_gets_its_thread_id_without_being_told() -> 
     response = await ask(app, "invoke", {"messages": []}, members=sent)
 
     assert last_text(output_of("invoke", response)) == "0 before"
-
-
-class History(BaseChatMessageHistory):
-    """Messages in memory."""
-
-    def __init__(self) -> None:
-        self.messages: list[BaseMessage] = []
-
-    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        self.messages.extend(messages)
-
-    def clear(self) -> None:
-        self.messages.clear()
 
 
 @pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.chat_history import BaseChatMessageHistory
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.chat_models import agenerate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
@@ -40,6 +39,7 @@ from chainserve import Chain, DiscoveryError, add_routes, create_app, discover
 from chainserve.registry import SERVER_ROUTES, why_not_streaming, why_stream_fails
 from chainserve.settings import Settings
 from tests._bridge import lifespan, request
+from tests._chains import History
 from tests._processes import undone
 
 pytestmark = pytest.mark.anyio
@@ -410,17 +410,6 @@ class WholeModel(GatedModel):
 
 class Answer(BaseModel):
     answer: str
-
-
-class History(BaseChatMessageHistory):
-    def __init__(self) -> None:
-        self.messages: list[BaseMessage] = []
-
-    def add_messages(self, messages: Sequence[BaseMessage]) -> None:
-        self.messages.extend(messages)
-
-    def clear(self) -> None:
-        self.messages.clear()
 
 
 def text_of(message: Any) -> str:

@@ -33,25 +33,36 @@ def run_on(loop: str, test: Any) -> None:
         runner.run(test)
 
 
-@https
-@pytest.mark.parametrize("layered", [False, True], ids=["bare", "behind middleware"])
-async def test_a_client_that_never_reads_is_cut_off(http: Http, layered: bool) -> None:
+layers = pytest.mark.parametrize("layered", [False, True], ids=["bare", "behind middleware"])
+
+
+async def cut_off_unread(runnable: Any, verb: str, *, layered: bool, http: Http = "h11") -> bool:
+    """Ask for a large answer, read nothing of it, and tell whether the server closed."""
+
     async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
 
-    app = make_app(streaming(*["x" * 100_000] * 100), settings=Settings(send_timeout=0.2))
+    app = make_app(runnable, settings=Settings(send_timeout=0.2))
     if layered:
         app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
     async with (
         serve(app, http=http) as server,
         await RawConnection.open(server.port, receive_buffer=4096) as client,
     ):
-        await client.send_request("POST", "/chain/stream", json={"input": 1})
+        await client.send_request("POST", f"/chain/{verb}", json={"input": 1})
         await server.until_write_paused()
         with anyio.fail_after(5):
             while server.server.server_state.connections:
                 await anyio.lowlevel.checkpoint()
-        assert await client.closed_by_server()
+        return await client.closed_by_server()
+
+
+@https
+@layers
+async def test_a_client_that_never_reads_is_cut_off(http: Http, layered: bool) -> None:
+    chain = streaming(*["x" * 100_000] * 100)
+
+    assert await cut_off_unread(chain, "stream", layered=layered, http=http)
 
 
 @loops
@@ -60,24 +71,9 @@ def test_a_client_that_never_reads_is_cut_off_on_every_event_loop(loop: str) -> 
     run_on(loop, test_a_client_that_never_reads_is_cut_off("httptools", layered=False))
 
 
-@pytest.mark.parametrize("layered", [False, True], ids=["bare", "behind middleware"])
+@layers
 async def test_a_client_that_never_reads_an_output_is_cut_off(layered: bool) -> None:
-    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        return await call_next(request)
-
-    app = make_app(lambda _: "x" * 20_000_000, settings=Settings(send_timeout=0.2))
-    if layered:
-        app.add_middleware(BaseHTTPMiddleware, dispatch=pass_on)
-    async with (
-        serve(app) as server,
-        await RawConnection.open(server.port, receive_buffer=4096) as client,
-    ):
-        await client.send_request("POST", "/chain/invoke", json={"input": 1})
-        await server.until_write_paused()
-        with anyio.fail_after(5):
-            while server.server.server_state.connections:
-                await anyio.lowlevel.checkpoint()
-        assert await client.closed_by_server()
+    assert await cut_off_unread(lambda _: "x" * 20_000_000, "invoke", layered=layered)
 
 
 async def test_a_client_that_reads_nothing_of_an_ended_stream_is_cut_off() -> None:

@@ -15,51 +15,36 @@ from chainserve.schema import (
 
 def create_feedback(_: BodyModels) -> Documentation:
     """Describe `POST feedback`."""
+    description = "Send feedback on a run to LangSmith."
+    return _sent("Feedback", description, FeedbackCreateRequest, Feedback)
+
+
+def create_feedback_from_token(_: BodyModels) -> Documentation:
+    """Describe `POST token_feedback`."""
+    description = "Send the feedback to LangSmith that a token allows."
+    return _sent("Token feedback", description, FeedbackCreateRequestTokenBased, None)
+
+
+def create_public_trace_link(_: BodyModels) -> Documentation:
+    """Describe `PUT public_trace_link`."""
+    description = "Make the LangSmith trace of a run public, and answer where it is."
+    return _sent("Public trace link", description, PublicTraceLinkCreateRequest, PublicTraceLink)
+
+
+def _sent(summary: str, description: str, request: Any, answer: Any) -> Documentation:
+    """Describe a route that passes something on to LangSmith."""
 
     async def documented(body: Any) -> None:
         raise NotImplementedError
 
-    described = description_of(
-        documented,
-        "Feedback",
-        "Send feedback on a run to LangSmith.",
-        *BODY_PROBLEMS,
-        404,
-        502,
-        504,
-    )
-    return {**described, **bodies(documented, FeedbackCreateRequest, Feedback)}
+    statuses = (*BODY_PROBLEMS, 404, 502, 504)
+    described = description_of(documented, summary, description, *statuses)
+    return {**described, **bodies(documented, request, answer)}
 
 
 def check_feedback(_: BodyModels) -> Documentation:
     """Describe `HEAD feedback`."""
     return _check("Check feedback", "Tell whether feedback may be sent: 200, or 400.")
-
-
-def create_feedback_from_token(_: BodyModels) -> Documentation:
-    """Describe `POST token_feedback`."""
-
-    async def documented(body: Any) -> None:
-        raise NotImplementedError
-
-    description = "Send the feedback to LangSmith that a token allows."
-    described = description_of(
-        documented, "Token feedback", description, *BODY_PROBLEMS, 404, 502, 504
-    )
-    return {**described, **bodies(documented, FeedbackCreateRequestTokenBased, None)}
-
-
-def create_public_trace_link(_: BodyModels) -> Documentation:
-    """Describe `PUT public_trace_link`."""
-
-    async def documented(body: Any) -> None:
-        raise NotImplementedError
-
-    description = "Make the LangSmith trace of a run public, and answer where it is."
-    described = description_of(
-        documented, "Public trace link", description, *BODY_PROBLEMS, 404, 502, 504
-    )
-    return {**described, **bodies(documented, PublicTraceLinkCreateRequest, PublicTraceLink)}
 
 
 def check_public_trace_link(_: BodyModels) -> Documentation:
