@@ -21,11 +21,15 @@ _ARGUMENTS = (
     "--disable-sync",
 )
 
+_PATIENCE = 20_000
+"""Milliseconds in which a page shows what is expected of it, on a machine with much else to do."""
+
 
 @asynccontextmanager
 async def launched() -> AsyncIterator[Browser]:
     """Start the browser; skip or fail where it is missing."""
     program = require_program("chromium", package="chromium")
+    expect.set_options(timeout=_PATIENCE)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=program, args=_ARGUMENTS)
         yield browser
