@@ -28,6 +28,8 @@ ACCEPT: dict[Wire, str] = {
     "text events": "text/event-stream",
 }
 LAST_EVENT_ID = "Last-Event-ID"
+UNKNOWN_RUN = "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"
+"""The id of a run that nobody started: the same each time, as the name of a test is."""
 
 
 class LogEvent(NamedTuple):

@@ -23,6 +23,7 @@ from tests._chains import GatedChain, streaming
 from tests._runs import (
     LAST_EVENT_ID,
     PLAIN,
+    UNKNOWN_RUN,
     WAYS,
     Asked,
     LogEvent,
@@ -229,7 +230,7 @@ async def test_a_cursor_of_another_run_of_the_chain_never_reads_this_one(way: Wa
     assert [event.id for event in events] == [other.cursor(3), other.cursor(4)]
 
 
-@pytest.mark.parametrize("run_id", ["x", "..%2f..", "0", str(uuid4()), "%00", "a" * 10_000])
+@pytest.mark.parametrize("run_id", ["x", "..%2f..", "0", UNKNOWN_RUN, "%00", "a" * 10_000])
 async def test_there_is_no_stream_of_an_unknown_run_whatever_the_cursor(run_id: str) -> None:
     app = app_with_every_way(streaming(*TOKENS))
     run = await ended_run(app, WAYS["the run by header"])

@@ -600,7 +600,7 @@ async def test_chunks_that_cannot_be_added_up_are_told_all_the_same() -> None:
     assert isinstance(run.output, AIMessageChunk)
 
 
-@pytest.mark.parametrize("answer", ["text", 7, KeyError, object()], ids=str)
+@pytest.mark.parametrize("answer", ["text", 7, KeyError, {"status_code": 400}], ids=str)
 async def test_a_hook_that_answers_something_else_is_an_unexpected_error(answer: Any) -> None:
     app = app_of(failing(), translate_error=lambda _: answer)
 

@@ -46,6 +46,7 @@ from tests._chains import (
     streaming,
 )
 from tests._openai import OpenAIServer, Tokens
+from tests._runs import UNKNOWN_RUN
 from tests._verbs import VERBS, ask, body_of
 
 pytestmark = pytest.mark.anyio
@@ -348,10 +349,10 @@ async def test_modes_and_routes_follow_the_endpoint_lists(
 
 
 RUN_ROUTES = [
-    ("GET", f"/chain/runs/{uuid4()}"),
-    ("GET", f"/chain/runs/{uuid4()}/stream"),
-    ("POST", f"/chain/runs/{uuid4()}/cancel"),
-    ("DELETE", f"/chain/runs/{uuid4()}"),
+    ("GET", f"/chain/runs/{UNKNOWN_RUN}"),
+    ("GET", f"/chain/runs/{UNKNOWN_RUN}/stream"),
+    ("POST", f"/chain/runs/{UNKNOWN_RUN}/cancel"),
+    ("DELETE", f"/chain/runs/{UNKNOWN_RUN}"),
 ]
 
 
@@ -756,7 +757,7 @@ async def test_what_a_chain_raises_is_not_in_the_details() -> None:
 
 
 @pytest.mark.parametrize(
-    "run_id", [str(uuid4()), "x", "0", "%20", "a%0A", "..%2f", "x" * 5000, "%F0%9F%98%80", "{}"]
+    "run_id", [UNKNOWN_RUN, "x", "0", "%20", "a%0A", "..%2f", "x" * 5000, "%F0%9F%98%80", "{}"]
 )
 @pytest.mark.parametrize(
     ("method", "below"), [("GET", ""), ("GET", "/stream"), ("POST", "/cancel"), ("DELETE", "")]
