@@ -13,6 +13,7 @@ from json import dumps, loads
 from typing import Any, TypeAlias
 
 import langserve
+import pytest
 from fastapi import FastAPI
 from langchain_core.runnables import Runnable
 from langserve import api_handler
@@ -50,6 +51,7 @@ CHAINSERVE = Package(
     chainserve.CustomUserType,
     chainserve.WellKnownLCSerializer,
 )
+BOTH = pytest.mark.parametrize("package", [LANGSERVE, CHAINSERVE], ids=repr)
 
 Chain: TypeAlias = Callable[[], Runnable[Any, Any]]
 Options: TypeAlias = Callable[[Package], Mapping[str, Any]]
@@ -61,12 +63,17 @@ def no_options(package: Package) -> Mapping[str, Any]:
     return {}
 
 
+def app_of(package: Package, runnable: Any, **options: Any) -> FastAPI:
+    """Return an application of its own with the runnable at `/chain`."""
+    app = FastAPI()
+    package.add_routes(app, runnable, path="/chain", **options)
+    return app
+
+
 def at_chain(package: Package, runnable: Runnable[Any, Any], options: Mapping[str, Any]) -> ASGIApp:
     """Mount at `/chain` of an application, without the endpoints that no pair asks."""
     lists = {} if _LISTS & options.keys() else {"enabled_endpoints": _ENDPOINTS}
-    app = FastAPI()
-    package.add_routes(app, runnable, path="/chain", **options, **lists)
-    return app
+    return app_of(package, runnable, **options, **lists)
 
 
 _LISTS = {"enabled_endpoints", "disabled_endpoints"}

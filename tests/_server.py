@@ -69,6 +69,12 @@ class Served:
         """The URL without a trailing slash."""
         return f"http://{self.host}:{self.port}"
 
+    async def until_stopping(self) -> None:
+        """Wait until it takes no new connections."""
+        with anyio.fail_after(WAIT_SECONDS):
+            while any(server.is_serving() for server in self.server.servers):
+                await anyio.lowlevel.checkpoint()
+
     async def until_write_paused(self) -> None:
         """Wait until a client that does not read has filled all buffers, so that `send` waits."""
         with anyio.fail_after(WAIT_SECONDS):

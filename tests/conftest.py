@@ -1,6 +1,7 @@
 """What all tests share."""
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from playwright.async_api import Browser
@@ -19,3 +20,11 @@ async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
     """Start a browser for the tests of a module."""
     async with launched() as browser:
         yield browser
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Let the collector look at what the test makes alone: all that there is takes seconds."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -1,6 +1,5 @@
 """What LangServe gets wrong beside its answers' bytes, shown on it and on this server."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -22,14 +21,15 @@ import chainserve
 from chainserve import StreamInterruptedError
 from chainserve.lzstring import compress
 from tests import _pair_chains as chains
-from tests._apps import make_app
 from tests._bridge import open_stream, request
-from tests._chains import CountingChain, echo, failing
+from tests._chains import CountingChain, echo
 from tests._pairs import (
+    BOTH,
     CHAINSERVE,
     LANGSERVE,
     Package,
     Pair,
+    app_of,
     ask,
     forget_oracle_state,
     option,
@@ -41,19 +41,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:langserve"),
 ]
 
-BOTH = pytest.mark.parametrize("package", [LANGSERVE, CHAINSERVE], ids=repr)
-
 
 @pytest.fixture(autouse=True)
 def _oracle() -> None:
     """Give LangServe a fresh start: it keeps state in its modules."""
     forget_oracle_state()
-
-
-def app_of(package: Package, runnable: Any, **options: Any) -> FastAPI:
-    app = FastAPI()
-    package.add_routes(app, runnable, path="/chain", **options)
-    return app
 
 
 @BOTH
@@ -148,19 +140,6 @@ async def test_an_allow_list_works_for_a_sequence(package: Package) -> None:
     assert (b"event: error" in answer.body) is (package is LANGSERVE)
 
 
-async def test_two_loops_in_one_process_serve_streams() -> None:
-    app = app_of(CHAINSERVE, echo())
-
-    def ask_in_a_loop() -> bytes:
-        async def run() -> bytes:
-            return (await request(app, "POST", "/chain/stream", json={"input": 1})).body
-
-        return asyncio.run(run())
-
-    for _ in range(2):
-        assert (await asyncio.to_thread(ask_in_a_loop)).endswith(b"event: end\r\n\r\n")
-
-
 async def leave_an_invoke(package: Package, chain: CountingChain) -> None:
     async with open_stream(
         app_of(package, chain),
@@ -230,12 +209,6 @@ async def test_a_small_hash_stands_for_no_large_config(package: Package) -> None
 
     assert len(bomb) < 5_000
     assert answer.status == (200 if package is LANGSERVE else 400)
-
-
-async def test_a_failing_stream_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    await request(make_app(failing(after=1)), "POST", "/chain/stream", json={"input": 1})
-
-    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1
 
 
 async def test_a_dependencys_scheme_is_in_the_document() -> None:
