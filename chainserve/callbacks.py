@@ -2,7 +2,8 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypedDict, cast
 from uuid import UUID, uuid4
 
@@ -34,16 +35,18 @@ class InlineHandler(BaseCallbackHandler):
 
 
 class RunObserver(InlineHandler):
-    """Notes the output of one root run and the usage of all models below it.
+    """Notes how one root run ended, and the usage of all models below it.
 
     Attributes:
         output: What the root run returned, or `NOTHING`.
+        error: What it raised; None if nothing.
         usage: The tokens of all models together; None if none counted them.
     """
 
     def __init__(self, run_id: UUID) -> None:
         self._run_id = run_id
         self.output: Any = NOTHING
+        self.error: BaseException | None = None
         self.usage: UsageMetadata | None = None
 
     def on_chain_end(
@@ -64,6 +67,18 @@ class RunObserver(InlineHandler):
         """Note the output of a root run that is a retriever."""
         self._note(documents, run_id, parent_run_id)
 
+    def on_chain_error(
+        self,
+        error: BaseException,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note what the root run raised."""
+        if run_id == self._run_id:
+            self.error = error
+
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing; without this, LangChain writes all messages as text to tell of the start."""
 
@@ -75,12 +90,23 @@ class RunObserver(InlineHandler):
             message = generation.message if isinstance(generation, ChatGeneration) else None
             self._note(generation.text if message is None else message, run_id, parent_run_id)
             if isinstance(message, AIMessage) and message.usage_metadata is not None:
-                self.usage = add_usage(self.usage, message.usage_metadata)
+                self.usage = add_usage(self.usage, _counts(message.usage_metadata))
 
     def _note(self, output: Any, run_id: UUID, parent_run_id: UUID | None) -> None:
         # A modifier may give the root run a parent; a retriever does not take the run's id.
         if run_id == self._run_id or parent_run_id is None:
             self.output = output
+
+
+def _counts(usage: Mapping[str, Any]) -> Any:
+    """Return the whole numbers of a usage, at any depth: what can be added, and written as JSON."""
+    counts = {}
+    for name, value in usage.items():
+        if isinstance(value, Mapping):
+            counts[name] = _counts(value)
+        elif isinstance(value, Integral):
+            counts[name] = int(value)
+    return counts
 
 
 class CallbackEventDict(TypedDict, total=False):

@@ -9,6 +9,7 @@ import orjson
 from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
 
@@ -45,8 +46,8 @@ class Execution:
         self._input_schema = _pydantic_2(self.runnable.get_input_schema(), chain.path, "input")
         self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
         self._path = chain.path
-        declared = chain.output_type != "auto"
-        self._output: TypeAdapter[Any] | None = TypeAdapter(chain.output_type) if declared else None
+        declared = _declared_output(self.runnable)
+        self._output: TypeAdapter[Any] | None = TypeAdapter(declared) if declared else None
 
     def input_schema(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the input, which configurable fields may change."""
@@ -281,6 +282,15 @@ def _sum(chunks: Sequence[Any]) -> Any:
         except Exception:  # noqa: BLE001 - adding is the chain's own code
             total = chunk
     return total
+
+
+def _declared_output(runnable: Any) -> Any:
+    """Return the type that a chain declares with `with_types`, or None; no other is inferred."""
+    while isinstance(runnable, RunnableBindingBase):
+        if runnable.custom_output_type is not None:
+            return runnable.custom_output_type
+        runnable = runnable.bound
+    return None
 
 
 def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:

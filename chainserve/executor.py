@@ -294,10 +294,15 @@ class RunExecutor:
 
     async def _end(self, run: Run, error: BaseException | None) -> None:
         """Write the final state and the terminal event, once."""
-        if run.opening is not None:
-            error = await run.opening.finish(wait=error is None) or error
-        if error is not None:
-            await self._explain(run, error)
+        try:
+            if run.opening is not None:
+                error = await run.opening.finish(wait=error is None) or error
+            if error is not None:
+                await self._explain(run, error)
+        except Exception as failure:  # noqa: BLE001 - whatever fails here, the run ends
+            self._log.error("run failed while it ended", run_id=run.id, exc_info=failure)
+            if run.error is None:
+                run.fail(RunFailedError())
         terminal = run.end()
         try:
             for record in run.records():

@@ -4,6 +4,7 @@ LangChain deprecates `astream_log`, which LangServe's clients ask for. What is b
 here: the method itself would warn the server's log of what its callers do.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias, cast
@@ -56,7 +57,14 @@ class _IntermediateWork(StreamedWork):
         async with aclosing(cast("AsyncGenerator[Any]", self._told(value, config))) as told:
             async for item in told:
                 yield self._line(item)
+        self._raise_what_is_hidden()
         self.outputs = [self._written_output()]
+
+    def _raise_what_is_hidden(self) -> None:
+        """Raise the cancellation of a chain, of which LangChain tells by no more than the end."""
+        error = self._observers[0].error
+        if isinstance(error, asyncio.CancelledError):
+            raise error
 
     def _told(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         """Yield what the caller is told, as data for the serializer."""

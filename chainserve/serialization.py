@@ -8,7 +8,9 @@ import abc
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
@@ -75,11 +77,13 @@ _MAYBE_BIG = re.compile(rb"\d{19}|\\ud[89a-f]", re.IGNORECASE)
 
 
 def default(obj: Any) -> Any:
-    """Return what orjson should write in place of a pydantic model or a dataclass.
+    """Return what stands in JSON for a pydantic model or a dataclass.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: It is neither, or an exception, whose text is for the log alone.
     """
+    if isinstance(obj, BaseException):
+        raise TypeError
     if isinstance(obj, BaseModel):
         return obj.model_dump()
     if is_dataclass(obj) and not isinstance(obj, type):
@@ -88,12 +92,46 @@ def default(obj: Any) -> Any:
 
 
 def _write(obj: Any) -> bytes:
-    """Return any object of a chain as JSON text, dataclasses as `_set_fields` reads them.
+    """Return any object of a chain as JSON text.
 
-    orjson ends the process where a dataclass with slots has a field that is not set, and be it the
-    value of an enumeration, so no object of a chain is given to it in another way.
+    orjson ends the process where a list changes while it calls Python code for an item, as another
+    thread may do, and where a dataclass with slots has a field that is not set. So it gets plain
+    data, for which it calls nothing but an enumeration's value and a time zone's offset; or else
+    containers that nobody else has, with data in the place of models and dataclasses.
+
+    Raises:
+        TypeError: orjson does not write an object inside.
     """
-    return orjson.dumps(obj, default=default, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    if type(obj) not in _LEAVES and isinstance(obj, BaseModel):
+        obj = obj.model_dump()
+    try:
+        return orjson.dumps(obj, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError:
+        return orjson.dumps(_plain_data(obj), option=orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
+def _plain_data(obj: Any, depth: int = 0) -> Any:
+    """Return containers of their own, with data in the place of models and dataclasses."""
+    if type(obj) in _LEAVES:
+        return obj
+    if depth > _MAX_DEPTH:
+        raise TypeError
+    if isinstance(obj, dict):
+        return {
+            key: value if type(value) in _LEAVES else _plain_data(value, depth + 1)
+            for key, value in [*obj.items()]
+        }
+    if isinstance(obj, list | tuple):
+        return [item if type(item) in _LEAVES else _plain_data(item, depth + 1) for item in [*obj]]
+    if isinstance(obj, BaseModel):
+        return default(obj)
+    if isinstance(obj, Enum):
+        return _plain_data(obj.value, depth + 1)
+    return _plain_data(default(obj), depth + 1) if is_dataclass(obj) else obj
+
+
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+"""What most values are, told quickly."""
 
 
 def _set_fields(obj: Any) -> dict[str, Any]:
@@ -121,10 +159,8 @@ def _leaves(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
     stack: list[tuple[str, Any, int]] = [(path, obj, 0)]
     while stack:
         path, value, depth = stack.pop()
-        if is_dataclass(value) and not isinstance(value, type):
-            value = _set_fields(value)
-        if isinstance(value, BaseModel):
-            value = value.model_dump()
+        with suppress(TypeError):
+            value = default(value)
         if depth > _MAX_DEPTH:
             raise OutputNotSerializableError(_shortened(path), "is nested too deeply")
         if isinstance(value, dict):
@@ -187,6 +223,8 @@ def _writable(obj: Any, around: tuple[int, ...]) -> Any:
         return _told(obj, "…")
     within = (*around, id(obj))
     try:
+        if isinstance(obj, BaseException):
+            return _told(obj, type(obj).__name__)
         if isinstance(obj, BaseModel) or is_dataclass(obj):
             return _writable(default(obj), within)
         if isinstance(obj, dict):
@@ -225,7 +263,7 @@ def _told(obj: Any, shown: str | None = None) -> dict[str, Any]:
             shown = _text(repr(obj))
         except Exception:  # noqa: BLE001 - as above
             shown = f"<{cls.__name__}>"
-    id_ = [*cls.__module__.split("."), cls.__qualname__]
+    id_ = [*str(cls.__module__).split("."), cls.__qualname__]
     shown = shown if len(shown) <= _MAX_REPR else f"{shown[:_MAX_REPR]}…"
     return {"lc": 1, "type": "not_implemented", "id": id_, "repr": shown}
 

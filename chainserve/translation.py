@@ -105,7 +105,11 @@ def upstream_cause(error: BaseException) -> dict[str, str]:
     Its members are `error` (the class), `cause` (the exception's message, cut) and, where the
     request is known, `upstream` (scheme, host and port).
     """
-    message = _SECRET.sub("***", " ".join(str(error).split()))
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a provider's exception may be anything
+        text = ""
+    message = _SECRET.sub("***", " ".join(text.split()))
     if len(message) > _MAX_CAUSE:
         message = f"{message[: _MAX_CAUSE - 1]}…"
     fields = {"error": f"{type(error).__module__}.{type(error).__qualname__}"}

@@ -140,6 +140,20 @@ async def test_a_failure_that_a_fallback_catches_is_told_without_its_text() -> N
     assert error["error"]["status_code"] == 500
 
 
+async def test_an_exception_that_a_chain_passes_on_is_told_by_its_class() -> None:
+    def fail(_: Any) -> Any:
+        raise RuntimeError("secret")
+
+    first: Runnable[Any, Any] = RunnableLambda(lambda _: {"text": "a"})
+    caught = RunnableLambda(fail).with_fallbacks([RunnableLambda(str)], exception_key="failure")
+    app = make_app(first | caught | RunnableLambda(lambda _: "x"), include_callback_events=True)
+
+    response = await request(app, "POST", "/chain/invoke", json={"input": 1})
+
+    assert "secret" not in response.json()["callback_events"]
+    assert "RuntimeError" in str(response.json()["callback_events"])
+
+
 @pytest.mark.parametrize("verb", ["invoke", "batch"])
 async def test_nothing_is_noted_where_nobody_asks(verb: str) -> None:
     body = {"input": 1} if verb == "invoke" else {"inputs": [1]}

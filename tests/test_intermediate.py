@@ -15,6 +15,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.base import RunnableSerializable
+from langchain_core.tools import tool
 from langchain_core.tracers import log_stream
 from langchain_core.tracers.log_stream import RunLogPatch
 
@@ -121,6 +122,36 @@ async def test_a_steps_name_does_not_make_it_another_step(target: str, name: str
 
     assert SECRET not in response.text
     assert "yes" in response.text
+
+
+@pytest.mark.parametrize("target", STREAMS)
+async def test_of_a_steps_exception_its_class_alone_is_told(target: str) -> None:
+    @tool
+    def lookup(value: str) -> str:
+        """Look a value up."""
+        raise RuntimeError(SECRET)
+
+    caught = lookup.with_fallbacks([RunnableLambda(lambda _: "sorry")], exception_key="error")
+    lost: Runnable[Any, Any] = RunnableLambda(lambda _: {"value": "a"}) | lookup
+    for runnable, name in ((lost, "lost"), (RunnableLambda(dict) | caught, "caught")):
+        value = {"value": "a"}
+        response = await ask(make_app(runnable), target, value)
+
+        assert SECRET not in response.text
+        assert response.events()[-1].event == ("error" if name == "lost" else "end")
+    assert ("RuntimeError" in response.text) is (target == "stream_events")
+
+
+@pytest.mark.parametrize("target", STREAMS)
+async def test_a_chain_that_is_cancelled_from_within_has_not_succeeded(target: str) -> None:
+    async def cancelled(_: Any) -> Any:
+        helper = asyncio.create_task(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    response = await ask(make_app(RunnableLambda(cancelled)), target)
+
+    assert response.events()[-1].json()["status_code"] == 499
 
 
 async def test_a_custom_event_of_the_root_run_is_told_of_by_its_own_name() -> None:

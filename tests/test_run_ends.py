@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 import anyio
@@ -15,6 +16,9 @@ import anyio.lowlevel
 import httpx
 import pytest
 from fastapi import FastAPI, HTTPException
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import (
     AddableDict,
     Runnable,
@@ -335,6 +339,20 @@ class UnspeakableError(Exception):
         raise RuntimeError("no status")
 
 
+class UnspeakableQuotaError(httpx.HTTPError):
+    """A provider's exception whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def counting_odd_tokens() -> Runnable[Any, Any]:
+    usage: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "cost": Decimal("0.1")}
+    message = AIMessage("a").model_copy(update={"usage_metadata": usage})
+    model = GenericFakeChatModel(messages=itertools.repeat(message))
+    return RunnableLambda(str) | model | StrOutputParser()
+
+
 ENDINGS: dict[str, tuple[Callable[[], Runnable[Any, Any]], End]] = {
     "succeeds": (lambda: streaming("a", "b"), SUCCESS),
     "never suspends": (lambda: streaming(*map(str, range(500))), SUCCESS),
@@ -347,6 +365,11 @@ ENDINGS: dict[str, tuple[Callable[[], Runnable[Any, Any]], End]] = {
         lambda: with_an_exception_of_its_own(UnspeakableError()),
         FAILED,
     ),
+    "raises what a provider gave no text": (
+        lambda: with_an_exception_of_its_own(UnspeakableQuotaError("x")),
+        End("error", 502, "upstream_error"),
+    ),
+    "counts tokens in parts that JSON does not have": (counting_odd_tokens, SUCCESS),
     "raises a status": (
         lambda: with_an_exception_of_its_own(HTTPException(418, "no coffee")),
         End("error", 418, "http_error"),
@@ -385,6 +408,18 @@ async def test_a_run_that_ends_by_itself_ends_once(way: Way, ending: str) -> Non
         server = server_of(make())
         async with way.open(server.app) as stream:
             await assert_ended(server, way, stream, end, runs_of(way))
+
+
+async def test_a_run_ends_although_its_end_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: BaseException) -> dict[str, str]:
+        raise RuntimeError("while it ends")
+
+    monkeypatch.setattr("chainserve.executor.upstream_cause", broken)
+    server = server_of(with_an_exception_of_its_own(httpx.ConnectError("x")))
+    response = await request(server.app, "POST", "/chain/invoke", json={"input": 1})
+
+    assert response.status == 502
+    assert executor_of(server.app).live == frozenset()
 
 
 # Chains that are ended.

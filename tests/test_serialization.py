@@ -9,7 +9,7 @@ import langserve
 import pytest
 from hypothesis import given, strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
-from pydantic import BaseModel
+from pydantic import BaseModel, field_serializer
 
 from chainserve import WellKnownLCSerializer
 from chainserve.errors import OutputNotSerializableError
@@ -52,6 +52,40 @@ def test_a_dataclass_with_a_field_that_is_not_set_is_written_without_it(
     value: Any, expected: Any
 ) -> None:
     assert json.loads(WellKnownLCSerializer().dumps(value)) == expected
+
+
+@pytest.mark.parametrize("write", [WellKnownLCSerializer().dumps, dumps_any])
+def test_a_list_that_changes_while_it_is_written_is_written_as_it_was(write: Any) -> None:
+    """Another thread may do so; here its own item does, each time."""
+    shared: list[Any] = []
+
+    class Clearing(BaseModel):
+        text: str
+
+        @field_serializer("text")
+        def clear(self, text: str) -> str:
+            shared.clear()
+            return text
+
+    texts = [f"text {n}" for n in range(5000)]
+    shared += [Clearing(text="a"), *texts]
+
+    assert json.loads(write({"all": shared})) == {"all": [{"text": "a"}, *texts]}
+
+
+@dataclass
+class FailureWithFieldsError(Exception):
+    reason: str
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), FailureWithFieldsError("secret")])
+def test_of_an_exception_no_more_than_its_class_is_told(error: Exception) -> None:
+    for value in (error, {"error": error}, [Plain(error)]):
+        with pytest.raises(OutputNotSerializableError, match=type(error).__name__):
+            WellKnownLCSerializer().dumps(value)
+        told = dumps_any(value).decode()
+        assert type(error).__name__ in told
+        assert "secret" not in told
 
 
 def test_what_a_dataclass_holds_is_named_where_it_has_no_form() -> None:
@@ -98,6 +132,13 @@ def test_anything_has_some_form(value: Any) -> None:
 @pytest.mark.parametrize("value", [Hostile, Slotted], ids=["class", "dataclass"])
 def test_a_class_is_told_of(value: type[Any]) -> None:
     assert value.__name__ in json.loads(dumps_any([value]))[0]["repr"]
+
+
+def test_a_class_of_no_module_is_told_of_in_its_place() -> None:
+    class Lost:
+        __module__ = None  # type: ignore[assignment]
+
+    assert json.loads(dumps_any({"ops": [Lost()]}))["ops"][0]["id"][-1].endswith("Lost")
 
 
 def test_a_number_that_python_does_not_write_is_told_of() -> None:
