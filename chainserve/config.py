@@ -66,6 +66,7 @@ class ConfigPipeline:
         sensitive = frozenset(name for name in self._declared if is_sensitive(name))
         self._refused = sensitive - self._allowed
         self.schema = _without_secrets(schema, sensitive, self._refused)
+        self._fields = _fields_with_defaults(self.schema, sensitive)
         self._decompressed = lru_cache(_DECODED_HASHES_KEPT)(_decompressed)
 
     async def build(
@@ -91,11 +92,12 @@ class ConfigPipeline:
             InvalidInputError: A member of a config has the wrong type.
             InvalidConfigError: A member may not be set by a caller.
         """
-        config = self._projected(sent or {}, config_hash)
+        callers = self._callers(sent or {}, config_hash)
+        config = self._projected(callers)
         if server_config:
             config = merge_configs(config, server_config)
         if self._chain.per_req_config_modifier is not None:
-            config = await self._modified(config, request)
+            config = await self._modified(config, request, self._defaults_beside(callers))
         metadata = {
             "__useragent": request.headers.get("user-agent"),
             "__chainserve_version": __version__,
@@ -120,13 +122,16 @@ class ConfigPipeline:
             InvalidInputError: A member of it has the wrong type.
             InvalidConfigError: A member may not be set by a caller.
         """
-        config = self._projected({}, config_hash)
+        config = self._projected(self._callers({}, config_hash))
         return merge_configs(config, server_config) if server_config else config
 
-    def _projected(self, sent: Mapping[str, Any], config_hash: str) -> RunnableConfig:
-        """Return the caller's config as far as a caller may set it, with LangChain's defaults."""
+    def _callers(self, sent: Mapping[str, Any], config_hash: str) -> dict[str, Any]:
+        """Return the caller's config as far as a caller may set it."""
         below = self._accepted(self._in_hash(config_hash)) if config_hash else {}
-        config = _merged(below, self._accepted(sent))
+        return _merged(below, self._accepted(sent))
+
+    def _projected(self, config: Mapping[str, Any]) -> RunnableConfig:
+        """Return those keys of a config that are used, with LangChain's defaults."""
         complete = merge_configs(cast("RunnableConfig", config))
         kept = {key: value for key, value in complete.items() if key in self._keys}
         return cast("RunnableConfig", kept)
@@ -186,20 +191,53 @@ class ConfigPipeline:
                 f"Chain(configurable=[{refused[0]!r}])."
             )
 
-    async def _modified(self, config: RunnableConfig, request: Any) -> RunnableConfig:
-        """Apply the server's part; a sync modifier runs in a thread, as dependencies do."""
+    async def _modified(
+        self, config: RunnableConfig, request: Any, defaults: Mapping[str, Any]
+    ) -> RunnableConfig:
+        """Apply the server's part.
+
+        The modifier sees the fields as LangServe shows them: the caller's and the defaults of the
+        others. A default that it leaves stays out of the config of the run, where it would hide
+        what the chain was configured with.
+        """
+        given: dict[str, Any] = {**config}
+        if defaults:
+            given["configurable"] = {**defaults, **config["configurable"]}
+        modified = await self._called(given, request)
+        if not defaults or not modified or not modified.get("configurable"):
+            return modified
+        fields = modified["configurable"].items()
+        kept = {name: value for name, value in fields if defaults.get(name, _NONE) != value}
+        return cast("RunnableConfig", {**modified, "configurable": kept})
+
+    def _defaults_beside(self, callers: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of the fields that a caller who sent fields did not send."""
+        sent = callers.get("configurable")
+        if sent is None:
+            return {}
+        return {
+            name: field.get_default(call_default_factory=True, validated_data={})
+            for name, field in self._fields.items()
+            if name not in sent
+        }
+
+    async def _called(self, config: dict[str, Any], request: Any) -> RunnableConfig:
+        """Call the modifier; a sync one in a thread, as dependencies are."""
         modifier = self._chain.per_req_config_modifier
         assert modifier is not None
         if inspect.iscoroutinefunction(modifier):
-            return cast("RunnableConfig", await modifier(dict(config), request))
+            return cast("RunnableConfig", await modifier(config, request))
         context = copy_context()
-        modified = await anyio.to_thread.run_sync(context.run, modifier, dict(config), request)
+        modified = await anyio.to_thread.run_sync(context.run, modifier, config, request)
         for variable, value in context.items():
             if variable.get(None) is not value:
                 variable.set(value)
         if inspect.isawaitable(modified):
             modified = await modified
         return cast("RunnableConfig", modified)
+
+
+_NONE: Any = object()
 
 
 def _decompressed(config_hash: str) -> bytes:
@@ -244,6 +282,19 @@ def _without_secrets(
     }
     configurable: Any = create_model(declared.__name__, **fields)
     return create_model(schema.__name__, configurable=(configurable, None), **members)
+
+
+def _fields_with_defaults(schema: type[BaseModel], sensitive: Set[str]) -> dict[str, FieldInfo]:
+    """Return the configurable fields whose defaults a modifier may know."""
+    member = schema.model_fields.get("configurable")
+    declared = None if member is None else member.annotation
+    if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
+        return {}
+    return {
+        name: field
+        for name, field in declared.model_fields.items()
+        if name not in sensitive and not field.is_required()
+    }
 
 
 def _without_default(field: FieldInfo) -> Any:

@@ -5,23 +5,25 @@ from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
 
-import orjson
 from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticSchemaGenerationError
 
 from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
 from chainserve.errors import ConfigurationError, OutputNotSerializableError
 from chainserve.graphs import Graph
-from chainserve.serialization import WellKnownLCSerializer, dump_events
+from chainserve.serialization import WellKnownLCSerializer, dump_events, plain_data
 from chainserve.types import RunId, RunMode
 from chainserve.validation import validate_input
 from chainserve.wire.sse import json_line
+
+_JSON = WellKnownLCSerializer()
 
 
 class Execution:
@@ -47,7 +49,7 @@ class Execution:
         self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
         self._path = chain.path
         declared = _declared_output(self.runnable)
-        self._output: TypeAdapter[Any] | None = TypeAdapter(declared) if declared else None
+        self._output = None if declared is None else _adapter(declared)
 
     def input_schema(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the input, which configurable fields may change."""
@@ -119,8 +121,8 @@ class Execution:
         written = self.serializer.dumps(output)
         if self._output is not None:
             shaped = self._output.validate_python(_loads(written))
-            return orjson.dumps(self._output.dump_python(shaped, mode="json"))
-        return written if self._own_serializer is None else orjson.dumps(_loads(written))
+            return _JSON.dumps(self._output.dump_python(shaped, mode="json"))
+        return written if self._own_serializer is None else _JSON.dumps(_loads(written))
 
 
 class Work:
@@ -288,9 +290,18 @@ def _declared_output(runnable: Any) -> Any:
     """Return the type that a chain declares with `with_types`, or None; no other is inferred."""
     while isinstance(runnable, RunnableBindingBase):
         if runnable.custom_output_type is not None:
-            return runnable.custom_output_type
+            declared = runnable.custom_output_type
+            return None if declared is Any else declared
         runnable = runnable.bound
     return None
+
+
+def _adapter(declared: Any) -> TypeAdapter[Any] | None:
+    """Return what shapes outputs of a type, or None for a type that pydantic does not know."""
+    try:
+        return TypeAdapter(declared)
+    except PydanticSchemaGenerationError:
+        return None
 
 
 def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
@@ -306,6 +317,6 @@ def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
 def _loads(written: bytes) -> Any:
     """Return what a serializer wrote as plain JSON data."""
     try:
-        return orjson.loads(written)
+        return plain_data(written)
     except ValueError as error:
         raise OutputNotSerializableError("output", f"was not written as JSON ({error})") from None

@@ -62,7 +62,7 @@ class WellKnownLCSerializer(Serializer):
 
     def loads(self, s: bytes) -> Any:
         """Return the object that the JSON text stands for; integers may be of any size."""
-        return self.loadd(json.loads(s) if _MAYBE_BIG.search(s) else orjson.loads(s))
+        return self.loadd(plain_data(s))
 
     def loadd(self, s: Any) -> Any:
         """Return plain JSON data with LangChain's objects in the place of what stands for them.
@@ -74,6 +74,15 @@ class WellKnownLCSerializer(Serializer):
 
 _MAYBE_BIG = re.compile(rb"\d{19}|\\ud[89a-f]", re.IGNORECASE)
 """What orjson may not read as it is: an integer of more than 64 bits, and a lone surrogate."""
+
+
+def plain_data(s: bytes) -> Any:
+    """Return the plain data of JSON text, integers of any size and lone surrogates included.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    return json.loads(s) if _MAYBE_BIG.search(s) else orjson.loads(s)
 
 
 def default(obj: Any) -> Any:
@@ -107,10 +116,10 @@ def _write(obj: Any) -> bytes:
     try:
         return orjson.dumps(obj, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:
-        return orjson.dumps(_plain_data(obj), option=orjson.OPT_PASSTHROUGH_DATACLASS)
+        return orjson.dumps(_of_its_own(obj), option=orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
-def _plain_data(obj: Any, depth: int = 0) -> Any:
+def _of_its_own(obj: Any, depth: int = 0) -> Any:
     """Return containers of their own, with data in the place of models and dataclasses."""
     if type(obj) in _LEAVES:
         return obj
@@ -118,16 +127,16 @@ def _plain_data(obj: Any, depth: int = 0) -> Any:
         raise TypeError
     if isinstance(obj, dict):
         return {
-            key: value if type(value) in _LEAVES else _plain_data(value, depth + 1)
+            key: value if type(value) in _LEAVES else _of_its_own(value, depth + 1)
             for key, value in [*obj.items()]
         }
     if isinstance(obj, list | tuple):
-        return [item if type(item) in _LEAVES else _plain_data(item, depth + 1) for item in [*obj]]
+        return [item if type(item) in _LEAVES else _of_its_own(item, depth + 1) for item in [*obj]]
     if isinstance(obj, BaseModel):
         return default(obj)
     if isinstance(obj, Enum):
-        return _plain_data(obj.value, depth + 1)
-    return _plain_data(default(obj), depth + 1) if is_dataclass(obj) else obj
+        return _of_its_own(obj.value, depth + 1)
+    return _of_its_own(default(obj), depth + 1) if is_dataclass(obj) else obj
 
 
 _LEAVES = frozenset({str, int, float, bool, type(None)})

@@ -420,6 +420,11 @@ def model_choice() -> AnyRunnable:
     )
 
 
+def configurable_telling_config() -> AnyRunnable:
+    """Answer with the config that reached a chain of several fields."""
+    return configurable_prompt() | configurable_model() | telling_config()
+
+
 def input_choice() -> AnyRunnable:
     """Return a choice between chains of different input."""
     number, text, customer = (telling_type(type_)() for type_ in (int, str, Customer))
@@ -496,6 +501,16 @@ def telling_type(input_type: Any) -> Callable[[], AnyRunnable]:
 def typed(output_type: Any, value: Any) -> Callable[[], AnyRunnable]:
     """Return the maker of a chain that gives a value and is said to give a type."""
     return lambda: answering(value).with_types(output_type=output_type)
+
+
+def annotated(output_type: Any, value: Any) -> Callable[[], AnyRunnable]:
+    """Return the maker of a chain that gives a value; its function is annotated with a type."""
+
+    def answer(_: Any) -> Any:
+        return value
+
+    answer.__annotations__["return"] = output_type
+    return lambda: RunnableLambda(answer)
 
 
 class Count(TypedDict):

@@ -335,20 +335,6 @@ async def test_a_field_that_is_not_sent_keeps_what_the_server_bound(verb: str) -
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_modifier_can_tell_what_the_caller_set_from_what_it_left(verb: str) -> None:
-    given: list[dict[str, Any]] = []
-
-    def modify(config: dict[str, Any], _: Request) -> dict[str, Any]:
-        given.append(config)
-        return config
-
-    app = make_app(knobs("style", "length"), per_req_config_modifier=modify)
-    await ask(app, verb, members=with_config({"configurable": {"style": "ornate"}}))
-
-    assert given == [{"configurable": {"style": "ornate"}}]
-
-
-@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     ("options", "outcome"),
     [({}, {}), ({"configurable": ["user"]}, {"user": "ann"})],
@@ -677,6 +663,26 @@ async def test_a_modifier_has_the_last_word_on_what_a_caller_set(verb: str) -> N
     sent = with_config({"configurable": {"style": "theirs"}})
 
     assert output_of(verb, await ask(app, verb, members=sent))["style"] == "the server's"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_default_that_a_modifier_leaves_hides_nothing_that_the_chain_was_set_to(
+    verb: str,
+) -> None:
+    given: list[Any] = []
+
+    def modify(config: dict[str, Any], _: Request) -> dict[str, Any]:
+        given.append(config["configurable"])
+        return config
+
+    runnable = knobs("style", "length").with_config(configurable={"length": 7})
+    app = make_app(runnable, per_req_config_modifier=modify)
+    sent = with_config({"configurable": {"style": "ornate"}})
+
+    output = output_of(verb, await ask(app, verb, members=sent))
+
+    assert given == [{"style": "ornate", "length": Knobs().length}]
+    assert (output["style"], output["length"]) == ("ornate", 7)
 
 
 @pytest.mark.parametrize("verb", VERBS)

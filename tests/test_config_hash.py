@@ -163,7 +163,8 @@ async def test_a_modifier_sees_both_as_one_and_comes_after_them() -> None:
         {"metadata": {"b": 2}},
     )
 
-    assert given == [{"metadata": {"a": 1, "b": 2}, "configurable": {"style": "of the url"}}]
+    fields = {"style": "of the url", "length": 10}
+    assert given == [{"metadata": {"a": 1, "b": 2}, "configurable": fields}]
     assert config["configurable"] == {"style": "of the server"}
 
 

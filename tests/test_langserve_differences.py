@@ -163,12 +163,12 @@ DIFFERENCES: dict[str, Difference] = {
         (200, b'{"output":{"_sa":1},'),
     ),
     "keys that an inferred schema does not know are kept": Difference(
-        invoke(chains.typed(chains.Answered, MORE_KEYS), 1),
+        invoke(chains.annotated(chains.Answered, MORE_KEYS), 1),
         (200, b'{"output":{"text":"x"},'),
         (200, b'{"output":{"text":"x","more":1},'),
     ),
     "keys that an inferred schema does not know are kept in a batch": Difference(
-        batch(chains.typed(chains.Answered, MORE_KEYS), [1]),
+        batch(chains.annotated(chains.Answered, MORE_KEYS), [1]),
         (200, b'{"output":[{"text":"x"}],'),
         (200, b'{"output":[{"text":"x","more":1}],'),
     ),
@@ -178,18 +178,21 @@ DIFFERENCES: dict[str, Difference] = {
         (200, b'{"output":{"text":"abc","length":3},'),
     ),
     "an inferred schema does not convert": Difference(
-        invoke(chains.typed(int, "5"), 1), (200, b'{"output":5,'), (200, b'{"output":"5",')
+        invoke(chains.annotated(int, "5"), 1), (200, b'{"output":5,'), (200, b'{"output":"5",')
     ),
     "an inferred schema does not refuse": Difference(
-        invoke(chains.typed(int, "five"), 1), FAILED, (200, b'{"output":"five",')
+        invoke(chains.annotated(int, "five"), 1), FAILED, (200, b'{"output":"five",')
     ),
     "a datetime is written the same in every verb": Difference(
-        invoke(chains.typed(datetime.datetime, chains.MOMENT), 1),
+        invoke(chains.annotated(datetime.datetime, chains.MOMENT), 1),
         (200, b'{"output":"2024-01-02T03:04:05.000678Z",'),
         (200, b'{"output":"2024-01-02T03:04:05.000678+00:00",'),
     ),
     "an int of more than 64 bits is written": Difference(
         invoke(echo, 2**70), FAILED, (200, b'{"output":1180591620717411303424,')
+    ),
+    "an int of more than 64 bits is written, declared": Difference(
+        invoke(chains.typed(int, 2**70), 1), FAILED, (200, b'{"output":1180591620717411303424,')
     ),
     "a key that is an int is written": Difference(
         invoke(partial(answering, {1: 2}), 1), FAILED, (200, b'{"output":{"1":2},')

@@ -93,6 +93,19 @@ PAIRS |= {
         TOOL_MESSAGE, 1, options=option(output_type=BaseMessage)
     ),
     "invoke: a declared output type converts": invoke(echo, "5", options=option(output_type=int)),
+    "invoke: an output type declared by with_types leaves keys out": invoke(
+        chains.typed(chains.Answered, {"text": "x", "more": 1}), 1
+    ),
+    "batch: an output type declared by with_types leaves keys out": batch(
+        chains.typed(chains.Answered, {"text": "x", "more": 1}), [1]
+    ),
+    "invoke: an output type declared below a config leaves keys out": invoke(
+        lambda: chains.typed(chains.Answered, {"text": "x", "more": 1})().with_config(tags=["a"]), 1
+    ),
+    "invoke: an output type declared by with_types converts": invoke(chains.typed(int, "5"), 1),
+    "invoke: a datetime declared by with_types": invoke(
+        chains.typed(datetime.datetime, chains.MOMENT), 1
+    ),
     "invoke: a declared output type leaves keys out": invoke(
         partial(answering, {"text": "x", "more": 1}), 1, options=option(output_type=chains.Answered)
     ),
@@ -339,6 +352,17 @@ for verb in (invoke, stream):
             options=option(per_req_config_modifier=servers.showing_what_it_got, config_keys=KEYS),
         ),
     }
+
+FIELDS_SENT: dict[str, Any] = {"a field": TEMPLATE, "no field": {"configurable": {}}, "nothing": {}}
+PAIRS |= {
+    f"invoke: what a modifier gets where {name} is set": invoke(
+        chains.configurable_telling_config,
+        values.TOPIC,
+        sent,
+        options=option(per_req_config_modifier=servers.showing_what_it_got),
+    )
+    for name, sent in FIELDS_SENT.items()
+}
 
 RUN_ID_BY_SERVER = option(per_req_config_modifier=servers.choosing_the_run_id)
 PAIRS |= {
