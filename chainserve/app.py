@@ -1,9 +1,7 @@
 """`create_app`: a whole server from declared chains, and `run` to start it."""
 
-import asyncio
 import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -89,9 +87,6 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         configure_logging(settings)
-        # LangChain runs sync steps here, and asyncio has as few threads as the machine has cores.
-        threads = ThreadPoolExecutor(settings.max_threads, thread_name_prefix="chainserve")
-        asyncio.get_running_loop().set_default_executor(threads)
         warn_of_variables(log)
         for chain in chains:
             warn_of_streams(chain, log)

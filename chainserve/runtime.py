@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -180,18 +181,26 @@ def closes_runs(router: Any) -> bool:
 
 
 def close_with(router: Any) -> None:
-    """End the runs when the router's own lifespan ends; asked twice, it does so once."""
+    """End the runs when the router's own lifespan ends, and give their sync steps threads.
+
+    Asked twice, it does so once. What the application's own lifespan does comes after: a default
+    executor that is set there stays.
+    """
     if closes_runs(router):
         return
     inner = router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
+        runtimes = runtimes_on(app.router)
+        # LangChain runs sync steps here, and asyncio has as few threads as the machine has cores.
+        threads = ThreadPoolExecutor(runtimes.settings.max_threads, thread_name_prefix="chainserve")
+        asyncio.get_running_loop().set_default_executor(threads)
         async with inner(app) as state:
             try:
                 yield state
             finally:
-                await runtimes_on(app.router).close()
+                await runtimes.close()
 
     lifespan._chainserve = True  # type: ignore[attr-defined]
     router.lifespan_context = lifespan

@@ -55,8 +55,8 @@ def add_routes(
     Below `path`: `POST invoke`, `POST batch`, `POST stream`, `GET stream`, `POST stream_log`,
     `POST stream_events`, the run routes (`runs`), `GET playground/`, `GET input_schema`,
     `GET output_schema` and `GET config_schema`, as far as the endpoint lists allow, each also below
-    `c/{config_hash}`. Nothing else about the application changes, but that runs are ended with its
-    lifespan.
+    `c/{config_hash}`. Nothing else about the application changes, but its lifespan: it ends the
+    runs, and gives sync steps `max_threads` threads, as the event loop's default executor.
 
     Args:
         app: A `FastAPI` application, mounted ones included, or an `APIRouter`.

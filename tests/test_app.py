@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 
-from chainserve import Chain, DiscoveryError, create_app, discover, runtime
+from chainserve import Chain, DiscoveryError, add_routes, create_app, discover, runtime
 from chainserve.observability import configure_logging
 from chainserve.settings import Settings
 from chainserve.stores.memory import MemoryStore
@@ -871,3 +871,19 @@ async def test_sync_steps_run_side_by_side_in_as_many_threads_as_are_set() -> No
 
     assert response.status == 200, response.text
     assert response.json()["output"] == [True] * 20
+
+
+async def test_an_application_may_have_an_executor_of_its_own() -> None:
+    own = ThreadPoolExecutor(1, thread_name_prefix="own")
+
+    @asynccontextmanager
+    async def with_own(_: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(own)
+        yield
+
+    app = FastAPI(lifespan=with_own)
+    add_routes(app, RunnableLambda(lambda _: threading.current_thread().name), path="/chain")
+    async with lifespan(app):
+        response = await request(app, "POST", "/chain/invoke", json={"input": 1})
+
+    assert response.json()["output"].startswith("own")

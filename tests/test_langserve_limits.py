@@ -11,10 +11,9 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 import pytest
-from fastapi import FastAPI
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 
-from chainserve import Chain, Settings, create_app
+from chainserve import Settings
 from tests._bridge import WAIT_SECONDS, lifespan, open_stream, request
 from tests._chains import CountingChain
 from tests._pairs import BOTH, LANGSERVE, Package, app_of, forget_oracle_state
@@ -77,13 +76,6 @@ class Crowd:
             self.highest = max(self.highest, self.inside)
 
 
-def served(package: Package, chain: Runnable[Any, Any]) -> FastAPI:
-    """Return an application with a lifespan, where the package has one to give."""
-    if package is LANGSERVE:
-        return app_of(package, chain)
-    return create_app([Chain(path="/chain", runnable=chain)], SETTINGS)
-
-
 @BOTH
 def test_sync_steps_of_many_callers_do_not_wait_for_each_other(package: Package) -> None:
     callers = SETTINGS.max_threads
@@ -92,7 +84,7 @@ def test_sync_steps_of_many_callers_do_not_wait_for_each_other(package: Package)
 
     async def call_at_once() -> Crowd:
         crowd = Crowd()
-        app = served(package, crowd.chain)
+        app = app_of(package, crowd.chain)
         async with lifespan(app), asyncio.TaskGroup() as calls:
             for _ in range(callers):
                 call = request(
