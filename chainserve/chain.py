@@ -61,8 +61,8 @@ class Chain:
             such as a graph's `stream_mode`; others are dropped, as LangServe does.
         per_req_config_modifier: `(config, request) -> config`, applied to every verb's config.
         dependencies: FastAPI dependencies of all its routes.
-        enabled_endpoints: The endpoints to mount; all when None. The run routes are where `stream`
-            or `invoke` is, unless `disabled_endpoints` names `runs`.
+        enabled_endpoints: The endpoints to mount, and no others; all when None. The run routes are
+            `runs`, for runs of what else is mounted.
         disabled_endpoints: The endpoints not to mount.
         serializer: Turns outputs into JSON; the well-known LangChain types when None.
         playground_type: The kind of playground page.
@@ -176,7 +176,7 @@ class Chain:
                 raise ConfigurationError(
                     f"There is no endpoint {name!r}. There are: {', '.join(ENDPOINT_NAMES)}."
                 )
-        mounted = frozenset(ENDPOINT_NAMES if enabled is None else (*enabled, "runs"))
+        mounted = frozenset(ENDPOINT_NAMES if enabled is None else enabled)
         if self.enable_feedback_endpoint:
             mounted |= {"feedback"}
         else:

@@ -134,7 +134,7 @@ async def test_the_list_of_chains_names_only_the_endpoints_that_answer() -> None
     chain = Chain(path="/chain", runnable=echo(), enabled_endpoints=["invoke", "stream_log"])
     [entry] = (await request(create_app([chain], Settings()), "GET", "/chains")).json()
 
-    assert entry["endpoints"] == ["invoke", "stream_log", "runs"]
+    assert entry["endpoints"] == ["invoke", "stream_log"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

@@ -313,7 +313,7 @@ async def test_a_background_run_has_the_mode_and_the_final_output(target: str) -
 
 
 async def test_a_mode_is_there_where_its_endpoint_is() -> None:
-    app = make_app(echo(), enabled_endpoints=["stream_events", "invoke"])
+    app = make_app(echo(), enabled_endpoints=["stream_events", "invoke", "runs"])
 
     response = await request(app, "POST", "/chain/runs", json={"input": 1, "mode": "stream_log"})
 

@@ -314,12 +314,13 @@ ALL_MODES = ["stream", "invoke", "stream_log", "stream_events"]
     ("lists", "modes"),
     [
         ({}, ALL_MODES),
-        ({"enabled_endpoints": ["invoke"]}, ["invoke"]),
-        ({"enabled_endpoints": ["stream"]}, ["stream"]),
+        ({"enabled_endpoints": ["invoke"]}, []),
+        ({"enabled_endpoints": ["invoke", "runs"]}, ["invoke"]),
+        ({"enabled_endpoints": ["runs"]}, []),
         ({"enabled_endpoints": ["stream", "INVOKE", "runs"]}, ["stream", "invoke"]),
         ({"enabled_endpoints": ["batch", "input_schema"]}, []),
         ({"enabled_endpoints": []}, []),
-        ({"enabled_endpoints": ["stream_events"]}, ["stream_events"]),
+        ({"enabled_endpoints": ["stream_events", "runs"]}, ["stream_events"]),
         ({"disabled_endpoints": ["stream"]}, ["invoke", "stream_log", "stream_events"]),
         ({"disabled_endpoints": ["invoke"]}, ["stream", "stream_log", "stream_events"]),
         ({"disabled_endpoints": ["invoke", "stream"]}, ["stream_log", "stream_events"]),
@@ -366,7 +367,7 @@ async def test_without_run_routes_a_resumable_stream_tells_no_location() -> None
 
 @pytest.mark.parametrize("mode", ["batch", "STREAM", "", "playground", "nonsense"])
 async def test_an_unknown_mode_is_refused_and_the_modes_are_named(mode: str) -> None:
-    app = make_app(echo(), enabled_endpoints=["invoke", "stream"])
+    app = make_app(echo(), enabled_endpoints=["invoke", "stream", "runs"])
     response = await post_run(app, mode=mode)
 
     [error] = assert_problem(response, 422, "invalid_input")["detail"]
