@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from chainserve import Settings, create_app, discover, run
+from chainserve import create_app, discover, run
 
-settings = Settings()
-app = create_app(discover(Path(__file__).parent / "chains"), settings)
+app = create_app(discover(Path(__file__).parent / "chains"))
 
 if __name__ == "__main__":
-    run(app, settings)
+    run(app)

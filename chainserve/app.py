@@ -62,6 +62,10 @@ def create_app(
         DiscoveryError: Chains cannot be served together.
         ConfigurationError: A chain cannot be served, or a setting cannot be used.
     """
+    if not isinstance(chains, Sequence) or not all(isinstance(one, Chain) for one in chains):
+        raise ConfigurationError(
+            f"create_app was given {chains!r}: it must be a list of chains, each Chain(...)."
+        )
     settings = settings or read_settings()
     refuse([*conflicts((chain.path or "/", chain) for chain in chains)])
     log = make_logger(settings)

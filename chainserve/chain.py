@@ -1,5 +1,6 @@
 """The declaration of a served chain."""
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypedDict, cast
@@ -144,10 +145,7 @@ class Chain:
     def __post_init__(self) -> None:
         """Refuse what cannot work, and fill in what follows from the rest."""
         if not isinstance(self.runnable, Runnable):
-            raise ConfigurationError(
-                f"{self.path!r} is served by a {type(self.runnable).__name__}, which is not a "
-                "Runnable. Pass a LangChain Runnable, or wrap a function in RunnableLambda."
-            )
+            raise ConfigurationError(f"{self.path!r} is served by {_no_runnable(self.runnable)}")
         if self.path and not self.path.startswith("/"):
             raise ConfigurationError(
                 f"The path {self.path!r} must start with a slash: {'/' + self.path!r}."
@@ -204,6 +202,20 @@ class Chain:
     def at(self, path: str) -> "Chain":
         """Return the same declaration at another path."""
         return replace(self, path=path)
+
+
+def _no_runnable(given: Any) -> str:
+    """Return what was given in the place of a runnable, and what to do about it."""
+    if inspect.isawaitable(given):
+        if inspect.iscoroutine(given):
+            given.close()
+        return "a coroutine, which is not a Runnable. Await it, and pass what it returns."
+    if isinstance(given, type) and issubclass(given, Runnable):
+        return f"the class {given.__name__}. Pass an instance: {given.__name__}(...)."
+    return (
+        f"a {type(given).__name__}, which is not a Runnable. "
+        "Pass a LangChain Runnable, or wrap a function in RunnableLambda."
+    )
 
 
 def _lowered(names: Sequence[EndpointName] | None) -> list[EndpointName] | None:

@@ -1,6 +1,6 @@
 """From a runnable to JSON text: the one place that calls LangChain."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.chain import Chain
@@ -45,8 +45,8 @@ class Execution:
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
         self.serializer = chain.serializer or WellKnownLCSerializer()
-        self._input_schema = _pydantic_2(self.runnable.get_input_schema(), chain.path, "input")
-        self.output_schema = _pydantic_2(self.runnable.get_output_schema(), chain.path, "output")
+        self._input_schema = _schema(self.runnable.get_input_schema, chain.path, "input")
+        self.output_schema = _schema(self.runnable.get_output_schema, chain.path, "output")
         self._path = chain.path
         declared = _declared_output(self.runnable)
         self._output = None if declared is None else _adapter(declared)
@@ -54,15 +54,15 @@ class Execution:
     def input_schema(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the input, which configurable fields may change."""
         if config.get("configurable"):
-            schema = self.runnable.with_config(config).get_input_schema()
-            return _pydantic_2(schema, self._path, "input")
+            configured = self.runnable.with_config(config)
+            return _schema(configured.get_input_schema, self._path, "input")
         return self._input_schema
 
     def output_schema_for(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the output, which configurable fields may change."""
         if config.get("configurable"):
-            schema = self.runnable.with_config(config).get_output_schema()
-            return _pydantic_2(schema, self._path, "output")
+            configured = self.runnable.with_config(config)
+            return _schema(configured.get_output_schema, self._path, "output")
         return self.output_schema
 
     def parse_input(self, value: Any, config: RunnableConfig, *, loc: tuple[Any, ...] = ()) -> Any:
@@ -304,8 +304,18 @@ def _adapter(declared: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _pydantic_2(model: type[Any], path: str, kind: str) -> type[BaseModel]:
-    """Return a schema's model, if it is of pydantic 2."""
+def _schema(make: Callable[[], type[Any]], path: str, kind: str) -> type[BaseModel]:
+    """Return the model of a runnable's inputs or outputs, if it is of pydantic 2."""
+    try:
+        model = make()
+    except (PydanticUserError, KeyError, TypeError) as error:
+        [reason, *_] = (str(error) if isinstance(error, PydanticUserError) else repr(error)).split(
+            "\n"
+        )
+        raise ConfigurationError(
+            f"The {kind} schema of {path or '/'} cannot be made: {reason.rstrip('.')}. "
+            f"Or declare another {kind}_type, such as dict."
+        ) from error
     if not issubclass(model, BaseModel):
         raise ConfigurationError(
             f"The {kind} of {path or '/'} is a pydantic 1 model. Import BaseModel from pydantic "

@@ -201,8 +201,10 @@ def _wrong_options(chain: Chain) -> Iterator[tuple[str, str]]:
             yield name, "it must be a whole number above 0"
     if not isinstance(chain.serializer, Serializer | None):
         yield "serializer", "it must be an instance of Serializer"
-    if not all(hasattr(dependency, "dependency") for dependency in chain.dependencies):
-        yield "dependencies", "each must be Depends(...)"
+    if not isinstance(chain.dependencies, Iterable) or not all(
+        hasattr(dependency, "dependency") for dependency in chain.dependencies
+    ):
+        yield "dependencies", "it must be a list, each of it Depends(...)"
 
 
 def _are_names(value: Any) -> bool:

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         populate_by_name=True,
         frozen=True,
-        extra="ignore",
+        extra="forbid",
     )
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")

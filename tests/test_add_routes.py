@@ -1,6 +1,9 @@
 """`add_routes` on whatever a user has: applications, routers, layers, handlers, event loops."""
 
 import asyncio
+import re
+import sys
+import typing
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -11,6 +14,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -341,7 +345,7 @@ async def test_an_empty_list_of_enabled_endpoints_mounts_none() -> None:
         ("max_batch_size", 1.5, "it must be a whole number above 0"),
         ("max_concurrency", -1, "it must be a whole number above 0"),
         ("serializer", dict, "it must be an instance of Serializer"),
-        ("dependencies", [dict], "each must be Depends(...)"),
+        ("dependencies", [dict], "it must be a list, each of it Depends(...)"),
     ],
 )
 def test_an_option_that_would_fail_at_the_first_request_is_refused_when_it_is_mounted(
@@ -375,6 +379,8 @@ def test_the_least_values_that_can_work_are_taken() -> None:
         ({"path": "chain"}, "must start with a slash: '/chain'"),
         ({"config_keys": ["configurable", "run_name"]}, "must not name run_name"),
         ({"token_feedback_config": {"key_configs": []}}, "token_feedback_config"),
+        ({"dependencies": 3}, "dependencies of /chain is 3: it must be a list"),
+        ({"input_type": {"a": int}}, "input schema of /chain cannot be made: KeyError('type')"),
     ],
 )
 def test_an_option_that_cannot_work_is_refused_with_a_sentence(
@@ -397,6 +403,32 @@ def test_what_is_no_runnable_is_refused_with_a_sentence(runnable: Any) -> None:
 
     assert "'/chain' is served by a" in str(refused.value)
     assert "not a Runnable" in str(refused.value)
+
+
+async def coroutine() -> None:
+    """What forgot to be awaited."""
+
+
+@pytest.mark.parametrize(
+    ("given", "mend"),
+    [
+        (coroutine, "a coroutine, which is not a Runnable. Await it"),
+        (lambda: FakeListChatModel, "the class FakeListChatModel. Pass an instance"),
+        (lambda: print, "wrap a function in RunnableLambda"),
+    ],
+)
+def test_what_was_meant_is_said_of_what_is_no_runnable(given: Any, mend: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(mend)):
+        add_routes(FastAPI(), given(), path="/chain")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes both from Python 3.12 on")
+def test_a_schema_that_pydantic_does_not_make_is_refused_with_its_reason() -> None:
+    class State(typing.TypedDict):
+        n: int
+
+    with pytest.raises(ConfigurationError, match=r"Please use .typing_extensions.TypedDict."):
+        add_routes(FastAPI(), echo(), path="/chain", input_type=State)
 
 
 @pytest.mark.parametrize(

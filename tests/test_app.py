@@ -25,7 +25,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import JSONResponse, Response
 
-from chainserve import Chain, DiscoveryError, add_routes, create_app, discover, runtime
+from chainserve import (
+    Chain,
+    ConfigurationError,
+    DiscoveryError,
+    add_routes,
+    create_app,
+    discover,
+    runtime,
+)
 from chainserve.observability import configure_logging
 from chainserve.settings import Settings
 from chainserve.stores.memory import MemoryStore
@@ -871,6 +879,12 @@ async def test_sync_steps_run_side_by_side_in_as_many_threads_as_are_set() -> No
 
     assert response.status == 200, response.text
     assert response.json()["output"] == [True] * 20
+
+
+@pytest.mark.parametrize("given", [Chain(path="/a", runnable=echo()), echo(), [echo()], 3, None])
+def test_what_is_no_list_of_chains_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="it must be a list of chains"):
+        create_app(given, Settings())
 
 
 async def test_an_application_may_have_an_executor_of_its_own() -> None:

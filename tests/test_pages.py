@@ -33,6 +33,7 @@ def echo_app(**declared: Any) -> FastAPI:
     ("path", "media_type", "file"),
     [
         (PAGE, "text/html; charset=utf-8", "index.html"),
+        (f"{PAGE}index.html", "text/html; charset=utf-8", "index.html"),
         (f"{PAGE}playground.js", "text/javascript; charset=utf-8", "playground.js"),
         (f"{PAGE}playground.css", "text/css; charset=utf-8", "playground.css"),
     ],
@@ -93,7 +94,7 @@ async def test_pages_are_kept_harmless_and_checked_for_changes(path: str) -> Non
 @pytest.mark.parametrize(
     "file",
     [
-        "index.html",
+        "index.htm",
         "chain.json/",
         "chain.json/..",
         ".",

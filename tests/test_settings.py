@@ -172,3 +172,8 @@ async def test_an_unknown_variable_is_warned_of_once(
 
     assert "Did you mean CHAINSERVE_RUN_TIMEOUT?" in of_mounting
     assert json.loads(of_server.message)["variable"] == "CHAINSERVE_RUN_TIMOUT"
+
+
+def test_a_setting_that_is_none_is_no_setting() -> None:
+    with pytest.raises(ValueError, match="max_batch"):
+        Settings(max_batch=1)  # type: ignore[call-arg]

@@ -29,6 +29,7 @@ class PlaygroundRoutes:
     def __init__(self, chain: Chain) -> None:
         self._pages = {
             "": playground_file("index.html"),
+            "index.html": playground_file("index.html"),
             "playground.js": playground_file("playground.js"),
             "playground.css": playground_file("playground.css"),
             "chain.json": Page.of(_chain_json(chain), "json"),
