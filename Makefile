@@ -46,8 +46,8 @@ serve: $(VENV)/.runtime ## Start the server on HOST and PORT (127.0.0.1:8000).
 	@CHAINSERVE_HOST='$(HOST)' PORT='$(PORT)' exec $(BIN)/python server.py
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the tests; ARGS go to pytest.
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev ## Run the tests, one worker for each core; ARGS go to pytest.
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 .PHONY: coverage
 coverage: $(VENV)/.dev ## Run the tests and say which lines and branches they miss.

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Scope
 from tests._asgi import Headers, RequestOptions, build_scope, checked_body, checked_start
 from tests._sse import EventDecoder, ReceivedEvent, decode_events
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 _MAX_SENDS_AFTER_DISCONNECT = 10_000
 
 

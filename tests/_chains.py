@@ -28,7 +28,7 @@ from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 from pydantic import BaseModel
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 
 
 class GatedChain(RunnableGenerator[Any, str]):

@@ -24,7 +24,7 @@ import anyio
 
 from tests._openai_exchange import Exchange, UpstreamRequest, encode, parse_request
 
-WAIT_SECONDS = 5.0
+WAIT_SECONDS = 20.0
 HOST = "127.0.0.1"
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _PROMPT_TOKENS = 7
@@ -261,7 +261,7 @@ class OpenAIServer:
             await self._until(lambda: len(self.requests) >= count)
         return self.requests[count - 1]
 
-    async def all_closed(self, within: float = 1.0) -> None:
+    async def all_closed(self, within: float = WAIT_SECONDS) -> None:
         """Wait until no connection is open.
 
         Raises:

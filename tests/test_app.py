@@ -266,7 +266,7 @@ async def test_what_is_over_its_time_is_dropped_although_nobody_asks(
     store = executor_of(app).store
     assert isinstance(store, MemoryStore)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while store.log_bytes:
             await anyio.lowlevel.checkpoint()
 
@@ -520,7 +520,7 @@ async def test_a_client_that_leaves_is_told_with_its_reason(lines: Lines) -> Non
     async with open_stream(app, "POST", "/chain/stream", json={"input": 1}) as stream:
         await stream.next_event()
         [run] = executor_of(app).live
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await run.ended.wait()
         await anyio.lowlevel.checkpoint()
 
@@ -574,7 +574,7 @@ async def test_a_client_that_leaves_while_it_uploads_is_no_error(
     async with open_stream(
         app_of(echo(), JSON_LOG), "POST", "/chain/invoke", body=upload(), wait_for_start=False
     ):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asked.wait()
 
     assert len(lines.of("request")) == 1

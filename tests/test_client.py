@@ -552,7 +552,7 @@ async def test_what_is_collected_is_closed() -> None:
             warnings.simplefilter("error")
             del client
             gc.collect()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while not in_loop.is_closed:
                     await checkpoint()  # httpx has no event to wait for.
     assert sync.is_closed

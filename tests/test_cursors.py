@@ -92,7 +92,7 @@ def code_of(response: Response) -> tuple[int, str]:
 
 
 async def until_no_run_is_live(app: FastAPI) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for run in executor_of(app).live:
             await run.ended.wait()
 

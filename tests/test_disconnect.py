@@ -118,7 +118,7 @@ async def scene(script: Script, **settings: Any) -> AsyncIterator[Scene]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds that nothing tells of."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not condition():
             await anyio.lowlevel.checkpoint()
 
@@ -139,7 +139,7 @@ async def reached(moment: float) -> None:
 
 async def closed_after(sent: UpstreamRequest, moment: float) -> None:
     """Assert that the provider's socket is closed within a second of a moment, not before it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await sent.closed_by_client.wait()
     assert sent.closed_at is not None
     assert moment <= sent.closed_at + 0.001, "closed too early"
@@ -147,7 +147,7 @@ async def closed_after(sent: UpstreamRequest, moment: float) -> None:
 
 
 async def ended(run: Run) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await run.ended.wait()
 
 
@@ -186,7 +186,7 @@ async def test_a_whole_batch_is_cancelled_when_its_client_leaves() -> None:
         await at.upstream.received(3)
         run = only_run(at.app)
         client.close()
-        await at.upstream.all_closed(within=1.0)
+        await at.upstream.all_closed()
         await ended(run)
         records = [await executor_of(at.app).store.get(run_id) for run_id in run.ids]
 

@@ -60,7 +60,7 @@ class Ends:
 
     async def count(self, count: int) -> list[EndedRun]:
         """Wait for so many calls; return them once no run and no hook is left that could call."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.runs) < count:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -85,12 +85,12 @@ def app_of(runnable: Runnable[Any, Any], settings: Settings | None = None, **hoo
 
 async def settle(app: FastAPI) -> None:
     """Wait until every run has ended and every hook has returned."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await executor_of(app).shutdown()
 
 
 async def come_to(event: asyncio.Event) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await event.wait()
 
 
@@ -283,7 +283,7 @@ async def test_a_cancelled_stream_is_told_with_what_it_had_said(kind: str) -> No
 async def until_written(app: FastAPI, chunks: int) -> None:
     """Wait until a live run has written so many chunks."""
     run = only_run(app)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while run.next_seq < chunks + 1:
             await checkpoint()
 

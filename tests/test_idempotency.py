@@ -144,7 +144,7 @@ def without_retry(body: bytes) -> bytes:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds that nothing tells of."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not condition():
             await anyio.lowlevel.checkpoint()
 

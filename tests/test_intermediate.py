@@ -330,7 +330,7 @@ async def test_leaving_cancels_the_run(target: str) -> None:
     async with open_stream(app, "POST", f"/chain/{target}", json={"input": 1}) as response:
         await response.next_event()
         run = only_run(app)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.reached[1].wait()
 
     async with asyncio.timeout(1):
@@ -362,7 +362,7 @@ async def test_the_hook_is_told_what_a_run_had_said(target: str) -> None:
     app = FastAPI()
     add_routes(app, Chain(path="/chain", runnable=failing(after=2), on_end=on_end))
     response = await ask(app, target)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await done.wait()
 
     [run] = ended

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 SETTINGS = Settings()
-GUARD_SECONDS = 4 * WAIT_SECONDS
+GUARD_SECONDS = WAIT_SECONDS
 """More than others have: so many callers at once take a loaded machine some time."""
 
 

@@ -119,7 +119,7 @@ async def live_run(
     started = await request(app, "POST", f"{path}/runs", json={"input": 1}, headers=headers)
     assert started.status == 202, started.text
     run_id = started.json()["run_id"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await chain.reached[1].wait()
     yield await known(app, run_id)
     chain.gate.set()
@@ -140,7 +140,7 @@ def short(run_id: str) -> str:
 
 async def until_ended(app: FastAPI, run_id: str) -> None:
     if (run := executor_of(app).find(RunId(run_id))) is not None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await run.ended.wait()
 
 
@@ -620,7 +620,7 @@ async def test_an_id_that_another_caller_uses_later_is_not_read_on_in() -> None:
     ) as anns:
         await anns.send_blocked.wait()
         chain.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.finished.wait()
             while executor_of(app).live:
                 await anyio.lowlevel.checkpoint()

@@ -36,7 +36,7 @@ async def is_held(writer: asyncio.Task[None]) -> bool:
 
 
 async def test_a_writer_that_nobody_follows_does_not_wait() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await write(pace_of(), range(1000))
 
 
@@ -48,7 +48,7 @@ async def test_a_writer_waits_until_its_slowest_follower_has_come_near() -> None
     assert await is_held(writer)
 
     far.cursor = 5
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await writer
 
 
@@ -58,7 +58,7 @@ async def test_a_follower_that_leaves_is_not_waited_for() -> None:
     assert await is_held(writer)
 
     followers.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await writer
 
 
@@ -69,7 +69,7 @@ async def test_large_chunks_are_written_one_after_another(size: int) -> None:
     for cursor in range(3):
         assert await is_held(writer)
         reader.cursor = cursor
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await writer
 
 
@@ -83,5 +83,5 @@ async def test_one_that_joins_late_is_waited_for_from_where_the_writer_was() -> 
     assert await is_held(writer)
 
     late.cursor = 115
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await writer

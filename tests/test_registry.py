@@ -370,7 +370,7 @@ class GatedModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         for index, token in enumerate(self.tokens):
             if index == 1:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     await self.gate.wait()
             yield ChatGenerationChunk(message=AIMessageChunk(content=token))
 
@@ -568,7 +568,7 @@ async def read_gated(runnable: Runnable[Any, Any], gate: asyncio.Event) -> Readi
         async for _ in runnable.astream("hi", config):
             count += 1
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         reading = asyncio.create_task(read())
         await settle()
         early = count

@@ -76,7 +76,7 @@ def after(log: Sequence[LogEvent], seq: int) -> list[LogEvent]:
 async def started_up_to(chain: GatedChain, app: FastAPI, way: Way) -> Started:
     """Start a run that waits at its gate."""
     run = await start(app, way.start)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await chain.reached[chain.before].wait()
     return run
 
@@ -124,7 +124,7 @@ async def test_a_run_that_has_ended_is_resumed_at_every_position(way: Way) -> No
 
 
 async def _until_no_run_is_live(app: FastAPI) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for run in executor_of(app).live:
             await run.ended.wait()
 
@@ -286,7 +286,7 @@ async def test_the_last_reader_to_leave_is_any_of_them() -> None:
             await first.aclose()
             await anyio.lowlevel.checkpoint()
             assert not chain.cancelled.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await chain.cancelled.wait()
 
 
@@ -380,7 +380,7 @@ class SteppedChain(RunnableGenerator[Any, str]):
         async for _ in inputs:
             pass
         for token in self.tokens:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await self.steps.acquire()
             yield token
 

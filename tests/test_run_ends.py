@@ -151,7 +151,7 @@ def server_of(chain: Runnable[Any, Any], **settings: Any) -> Server:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds that nothing tells of."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not condition():
             await anyio.lowlevel.checkpoint()
 
@@ -459,7 +459,7 @@ async def test_a_run_that_is_cancelled_by_its_route_ends_once(way: Way, kind: st
     async with no_task_left():
         waiting = Waiting(kind)
         server = server_of(waiting.chain, cancel_timeout=0.1)
-        async with way.open(server.app) as stream, asyncio.timeout(5):
+        async with way.open(server.app) as stream, asyncio.timeout(20):
             await waiting.started.wait()
             run = only_run(server.app)
             for _ in range(2):
@@ -504,7 +504,7 @@ async def test_a_run_that_the_server_ends_when_it_stops_ends_once(way: Way, kind
     async with no_task_left():
         waiting = Waiting(kind)
         server = server_of(waiting.chain, cancel_timeout=0.1)
-        async with way.open(server.app) as stream, asyncio.timeout(5):
+        async with way.open(server.app) as stream, asyncio.timeout(20):
             await waiting.started.wait()
             await executor_of(server.app).shutdown()
             await assert_ended(server, way, stream, CANCELLED, runs_of(way))
@@ -553,7 +553,7 @@ async def test_of_several_reasons_the_first_is_told(first: Any) -> None:
     chain = GatedChain(["a"], before=0)
     server = server_of(chain)
     way = WAYS["ids"]
-    async with way.open(server.app) as stream, asyncio.timeout(5):
+    async with way.open(server.app) as stream, asyncio.timeout(20):
         await chain.reached[0].wait()
         run = only_run(server.app)
         for reason in (first, "requested", "shutdown"):
@@ -567,7 +567,7 @@ async def test_a_run_that_ends_while_it_is_cancelled_ends_once(way: Way) -> None
     chain = SwallowingChain()
     async with no_task_left():
         server = server_of(chain)
-        async with way.open(server.app) as stream, asyncio.timeout(5):
+        async with way.open(server.app) as stream, asyncio.timeout(20):
             await chain.started.wait()
             executor_of(server.app).cancel(only_run(server.app), "requested")
             await chain.cancelled.wait()
@@ -593,13 +593,13 @@ async def test_a_server_that_stops_tells_open_answers_how_their_runs_ended(
     ):
         body = {**way.json, "on_disconnect": policy}
         await client.send_request("POST", way.target, headers=way.headers, json=body)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.reached[1].wait()
         run, store = only_run(server.app), executor_of(server.app).store
         served.server.should_exit = True
         status, headers = await client.read_head()
         answer, complete = await rest_of(client)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await run.ended.wait()
 
     record = await store.get(run.id)
@@ -621,7 +621,7 @@ async def test_a_server_that_stops_tells_who_waits_for_a_background_run() -> Non
     ):
         headers = {"prefer": "wait=5"}
         await client.send_request("POST", "/chain/runs", headers=headers, json=ONE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.reached[1].wait()
         await until(lambda: only_run(server.app).readers == 1)
         served.server.should_exit = True
@@ -635,7 +635,7 @@ async def test_a_server_that_stops_tells_who_waits_for_a_background_run() -> Non
 async def test_a_cancelled_request_of_one_reader_does_not_end_the_run_of_another() -> None:
     chain = GatedChain(["a", "b"], before=1)
     server = server_of(chain)
-    async with WAYS["langserve"].open(server.app) as stream, asyncio.timeout(5):
+    async with WAYS["langserve"].open(server.app) as stream, asyncio.timeout(20):
         await chain.reached[1].wait()
         run = only_run(server.app)
         target = f"/chain/runs/{run.id}/stream"
@@ -705,7 +705,7 @@ async def test_a_lifespan_that_ends_ends_all_runs(way: Way) -> None:
             executor = executor_of(server.app)
             opening = way.open(server.app)
             stream = await opening.__aenter__()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await chain.reached[1].wait()
             [run] = executor.live
         assert run.is_over
@@ -786,7 +786,7 @@ async def test_a_reader_that_logs_past_their_bound_leave_behind_is_told(name: st
         await until(stream.send_blocked.is_set)
         run = only_run(server.app)
         chain.gate.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await run.ended.wait()
         stream.resume_reading()
         body, complete = await whole(stream)
@@ -932,7 +932,7 @@ async def test_a_text_is_cut_however_its_run_ends(
     ):
         await client.send_request("POST", TEXT.target, headers=TEXT.headers, json=TEXT.json)
         await client.read_head()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.reached[0].wait()
         if end == "requested":
             executor_of(server.app).cancel(only_run(server.app), "requested")

@@ -93,12 +93,12 @@ async def ended(app: FastAPI, value: Any = 1, **members: Any) -> Details:
 
 
 async def come_to(event: asyncio.Event) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await event.wait()
 
 
 async def until_read_by(readers: int, run: Run) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while run.readers < readers:
             await checkpoint()
 

@@ -288,7 +288,7 @@ async def test_a_server_of_asgi_24_that_raises_on_send_is_understood() -> None:
     ) as stream:
         await stream.next_event()
         stream.disconnect()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await chain.cancelled.wait()
         await stream.ended()
         assert stream.app_error is None
