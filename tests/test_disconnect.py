@@ -138,7 +138,7 @@ async def reached(moment: float) -> None:
 
 
 async def closed_after(sent: UpstreamRequest, moment: float) -> None:
-    """Assert that the provider's socket is closed at a moment: not before it, and long before any other."""
+    """Assert that the provider's socket is closed at a moment: not before, and not at another."""
     async with asyncio.timeout(20):
         await sent.closed_by_client.wait()
     assert sent.closed_at is not None
