@@ -257,6 +257,16 @@ async def test_a_compressed_body_is_refused() -> None:
     assert_problem(response, 415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("encoding", ["identity", "Identity", " "])
+async def test_a_body_that_says_it_is_not_compressed_is_taken(encoding: str) -> None:
+    headers = {**JSON, "content-encoding": encoding}
+    response = await request(
+        echo_app(), "POST", "/chain/invoke", json={"input": 1}, headers=headers
+    )
+
+    assert response.status == 200
+
+
 @pytest.mark.parametrize("verb", VERBS)
 async def test_a_body_that_announces_too_much_is_refused_unread(verb: str) -> None:
     app = echo_app(settings=Settings(max_body_bytes=100))

@@ -45,8 +45,8 @@ async def read_json(request: Request, max_body_bytes: int) -> "Body":
         InvalidJSONError: It cannot be parsed.
         UnsupportedMediaTypeError: It is not declared as JSON, or is compressed.
     """
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
         raise UnsupportedMediaTypeError(
             f"The body is encoded as {encoding}. Send it without Content-Encoding."
         )
