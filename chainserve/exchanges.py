@@ -12,7 +12,13 @@ from chainserve.answers import AnswerReader, Body
 from chainserve.client_requests import EVENT_STREAM_HEADERS, below
 from chainserve.remote import RemoteRun
 from chainserve.remote_streams import StreamReader
-from chainserve.transport import CUT_ERRORS, TRANSPORT_ERRORS, HTTPClients, package_for
+from chainserve.transport import (
+    CUT_ERRORS,
+    TRANSPORT_ERRORS,
+    HTTPClients,
+    caught_as_any,
+    package_for,
+)
 
 CONNECT_TIMEOUT = 10.0
 """Seconds in which a connection must be there, unless the caller sets a time-out."""
@@ -57,17 +63,20 @@ class Exchanges:
 
     def send(self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]) -> tuple[Any, bytes]:
         """Send a request, and return the response and its body."""
-        client = self.clients.sync
-        response = client.send(self._request(client, endpoint, body, kwargs), stream=True)
-        return response, self._read(response)
+        with caught_as_any():
+            client = self.clients.sync
+            response = client.send(self._request(client, endpoint, body, kwargs), stream=True)
+            return response, self._read(response)
 
     async def asend(
         self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]
     ) -> tuple[Any, bytes]:
         """Send a request, and return the response and its body."""
-        client = self.clients.in_loop
-        response = await client.send(self._request(client, endpoint, body, kwargs), stream=True)
-        return response, await self._aread(response)
+        with caught_as_any():
+            client = self.clients.in_loop
+            request = self._request(client, endpoint, body, kwargs)
+            response = await client.send(request, stream=True)
+            return response, await self._aread(response)
 
     def stream(
         self, endpoint: str, body: bytes, kwargs: Mapping[str, Any], run: RemoteRun
@@ -77,46 +86,48 @@ class Exchanges:
         Raises:
             RemoteError: As `RemoteRunnable` says.
         """
-        client = self.clients.sync
-        request = self._request(client, endpoint, body, kwargs, **self._stream_options)
-        response = client.send(request, stream=True)
-        reader = StreamReader(self._answers, run, request)
-        try:
-            if not self._answers.is_stream(response):
-                self._answers.refuse(response, self._read(response), run)
-            for data in response.iter_bytes():
-                yield from reader.feed(data)
-                if reader.ended:
-                    return
-        except CUT_ERRORS:
-            pass  # The body was left unfinished, which is said below.
-        finally:
-            response.close()
-        reader.finish()
+        with caught_as_any():
+            client = self.clients.sync
+            request = self._request(client, endpoint, body, kwargs, **self._stream_options)
+            response = client.send(request, stream=True)
+            reader = StreamReader(self._answers, run, request)
+            try:
+                if not self._answers.is_stream(response):
+                    self._answers.refuse(response, self._read(response), run)
+                for data in response.iter_bytes():
+                    yield from reader.feed(data)
+                    if reader.ended:
+                        return
+            except CUT_ERRORS:
+                pass  # The body was left unfinished, which is said below.
+            finally:
+                response.close()
+            reader.finish()
 
     async def astream(
         self, endpoint: str, body: bytes, kwargs: Mapping[str, Any], run: RemoteRun
     ) -> AsyncGenerator[Any]:
         """Send a request and yield what its stream carries, as `stream` does."""
-        client = self.clients.in_loop
-        request = self._request(client, endpoint, body, kwargs, **self._stream_options)
-        response = await client.send(request, stream=True)
-        reader = StreamReader(self._answers, run, request)
-        try:
-            if not self._answers.is_stream(response):
-                self._answers.refuse(response, await self._aread(response), run)
-            pieces = response.aiter_bytes()
-            async for data in pieces:
-                for value in reader.feed(data):
-                    yield value
-                if reader.ended:
-                    await _drain(pieces)
-                    return
-        except CUT_ERRORS:
-            pass  # The body was left unfinished, which is said below.
-        finally:
-            await response.aclose()
-        reader.finish()
+        with caught_as_any():
+            client = self.clients.in_loop
+            request = self._request(client, endpoint, body, kwargs, **self._stream_options)
+            response = await client.send(request, stream=True)
+            reader = StreamReader(self._answers, run, request)
+            try:
+                if not self._answers.is_stream(response):
+                    self._answers.refuse(response, await self._aread(response), run)
+                pieces = response.aiter_bytes()
+                async for data in pieces:
+                    for value in reader.feed(data):
+                        yield value
+                    if reader.ended:
+                        await _drain(pieces)
+                        return
+            except CUT_ERRORS:
+                pass  # The body was left unfinished, which is said below.
+            finally:
+                await response.aclose()
+            reader.finish()
 
     def _request(
         self, client: Any, endpoint: str, body: bytes, kwargs: Mapping[str, Any], **options: Any

@@ -420,7 +420,7 @@ async def test_a_connection_that_is_cut_is_told_after_the_chunks_that_came(
         between.add(Fault("/chain/stream", after_events=3, reset=reset))
         read: list[Any] = []
         # A reset may take the head of the response with it; then httpx tells of it.
-        expected = httpx2.ReadError if reset else StreamInterruptedError
+        expected = httpx.ReadError if reset else StreamInterruptedError
         with pytest.raises(expected):
             await _read_into(read, client.astream(1))
         assert read == ["a", "b"][: len(read)]
@@ -486,10 +486,10 @@ async def test_a_server_that_says_nothing_is_waited_for_within_bounds() -> None:
     chain = GatedChain(["a", "b"], before=1)
     async with served(CHAINSERVE, chain) as client:
         hasty = RemoteRunnable[Any, Any](client.url, timeout=0.05, verify=False)
-        with pytest.raises(httpx2.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout):
             await hasty.ainvoke(1)
         read: list[Any] = []
-        with pytest.raises(httpx2.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout):
             await _read_into(read, hasty.astream(1))
         assert read == ["a"]
         await hasty.aclose()
@@ -580,6 +580,20 @@ async def test_it_works_with_the_library_whose_objects_it_is_given(package: Any)
         assert await _all(client.astream(1)) == [1]
         with pytest.raises(package.HTTPStatusError):
             await client.abatch([1] * 200)
+
+
+@pytest.mark.parametrize("make", [RemoteRunnable, langserve.RemoteRunnable])
+async def test_a_test_may_answer_in_the_place_of_a_server(make: Any) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"output": json.loads(request.content)["input"]})
+
+    client = make("http://test/chain", client_kwargs={"transport": httpx.MockTransport(handler)})
+
+    assert isinstance(client.sync_client, httpx.Client)
+    assert isinstance(client.async_client, httpx.AsyncClient)
+    assert client.invoke("hi") == await client.ainvoke("hi") == "hi"
+    client.sync_client.close()
+    await client.async_client.aclose()
 
 
 async def test_many_tasks_and_threads_may_use_one_client() -> None:

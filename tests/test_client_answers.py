@@ -277,6 +277,8 @@ async def test_an_error_whose_body_is_cut_is_told_all_the_same() -> None:
 async def test_an_answer_that_is_cut_is_told_as_httpx_tells_it() -> None:
     client = answered(lambda _: httpx2.Response(200, stream=_Cut(httpx2.ReadError("x"))))
     for raised in await raised_by(client, "invoke"):
+        assert type(raised).__name__ == "ReadError"
+        assert isinstance(raised, httpx.ReadError)
         assert isinstance(raised, httpx2.ReadError)
 
 
