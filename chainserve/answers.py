@@ -1,7 +1,6 @@
 """What a client makes of the answers of a server; nothing here is I/O."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from chainserve.client_errors import (
@@ -16,14 +15,14 @@ from chainserve.wire.parser import ReceivedEvent
 
 _SHOWN_HEADERS = frozenset(
     {
-        "accept",
-        "accept-encoding",
-        "cache-control",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "user-agent",
+        b"accept",
+        b"accept-encoding",
+        b"cache-control",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"user-agent",
     }
 )
 """Headers of a request that an error may show; any other may hold a key."""
@@ -209,10 +208,10 @@ def _text(told: Any) -> str:
 
 def without_secrets(request: Any) -> Any:
     """Return the request as an error may show it."""
-    headers = {
-        name: value if name.lower() in _SHOWN_HEADERS else "<redacted>"
-        for name, value in request.headers.items()
-    }
+    headers = [
+        (name, value if name.lower() in _SHOWN_HEADERS else b"<redacted>")
+        for name, value in request.headers.raw
+    ]
     return package_for([request]).Request(request.method, shown_url(request.url), headers=headers)
 
 
@@ -226,7 +225,7 @@ def _response_like(response: Any, body: bytes) -> Any:
     )
 
 
-def _plain(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a response whose body was decoded."""
-    framing = {"content-encoding", "content-length", "transfer-encoding"}
-    return {name: value for name, value in headers.items() if name.lower() not in framing}
+def _plain(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response whose body was decoded, as the bytes that they came in."""
+    framing = {b"content-encoding", b"content-length", b"transfer-encoding"}
+    return [(name, value) for name, value in headers.raw if name.lower() not in framing]

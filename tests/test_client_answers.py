@@ -1,6 +1,7 @@
 """What a `RemoteRunnable` sends, and what it makes of answers of any kind."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -186,6 +187,46 @@ async def test_a_code_or_a_message_of_another_form_is_no_trouble() -> None:
     stream = told(b'event: error\ndata: {"status_code": 429, "message": 5, "code": 7}\n\n')
     for error in await raised_by(stream, "stream"):
         assert (error.status_code, error.code, str(error)) == (429, "http_error", "5")
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+@pytest.mark.parametrize(
+    ("status", "name", "value"),
+    [
+        (503, b"server", "B\u00fcro-Proxy".encode()),
+        (503, b"server", b"B\xfcro-Proxy"),
+        (307, b"location", "http://other.test/\u00fc".encode()),
+    ],
+)
+async def test_an_error_may_have_headers_of_any_characters(
+    package: Any, status: int, name: bytes, value: bytes
+) -> None:
+    def answer(_: Any) -> Any:
+        return package.Response(status, headers=[(name, value)], content=b'{"detail": "later"}')
+
+    client = Remote(
+        "http://test/x",
+        client_kwargs={"transport": package.MockTransport(answer)},
+        headers=[(b"user-agent", b"B\xfcro"), (b"x-key", b"B\xfcro")],
+        verify=False,
+    )
+    for verb in ("invoke", "stream"):
+        for error in await raised_by(client, verb):
+            assert isinstance(error, RemoteStatusError)
+            assert (error.status_code, error.detail) == (status, "later")
+            assert (name, value) in error.response.headers.raw
+            assert error.request.headers["user-agent"] == "B\u00fcro"
+            assert error.request.headers["x-key"] == "<redacted>"
+
+
+async def test_headers_of_an_error_are_those_that_came() -> None:
+    cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-encoding", b"gzip")]
+    content = gzip.compress(b"no")
+    client = answered(lambda _: httpx2.Response(500, headers=cookies, content=content))
+    for error in await raised_by(client, "invoke"):
+        assert error.response.headers.get_list("set-cookie") == ["a=1", "b=2"]
+        assert "content-encoding" not in error.response.headers
+        assert error.response.text == "no"
 
 
 @pytest.mark.parametrize(
