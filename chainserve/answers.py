@@ -1,6 +1,7 @@
 """What a client makes of the answers of a server; nothing here is I/O."""
 
 import json
+import re
 from typing import Any
 
 from chainserve.client_errors import (
@@ -159,11 +160,7 @@ class AnswerReader:
     def _status_error(self, response: Any, body: bytes) -> RemoteStatusError:
         """Return the error for a response: a problem document, LangServe's JSON, or text."""
         text = body.decode(errors="replace")
-        try:
-            told = json.loads(text)
-        except (ValueError, RecursionError):
-            told = None
-        members = told if isinstance(told, dict) else {}
+        members = _members(text)
         detail = members.get("detail", text[:MAX_SHOWN])
         message = members.get("message") or detail
         if response.has_redirect_location:
@@ -180,13 +177,12 @@ class AnswerReader:
 
     def stream_error(self, event: ReceivedEvent, request: Any) -> RemoteStatusError:
         """Return the error for a stream's `error` event."""
-        try:
-            told = json.loads(event.data or "")
-            status, message = int(told["status_code"]), _text(told["message"])
-            code = told.get("code")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            status, message, code = 500, (event.data or "")[:MAX_SHOWN], None
+        text = event.data or ""
+        members = _members(text)
+        message = _text(members.get("message", text[:MAX_SHOWN]))
+        code = members.get("code")
         shown = without_secrets(request)
+        status = _status(members.get("status_code"))
         response = package_for([request]).Response(status, text=message, request=shown)
         return RemoteStatusError(
             message,
@@ -201,9 +197,24 @@ class AnswerReader:
         return self._serializer.loads(data.encode("utf-8", "surrogatepass"))
 
 
+def _members(text: str) -> dict[str, Any]:
+    """Return the members of a JSON object; none of what is no such object."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _status(told: Any) -> int:
+    """Return the status that a server told; 500 if it is none of HTTP's."""
+    return int(told) if re.fullmatch("[1-5][0-9][0-9]", str(told)) else 500
+
+
 def _text(told: Any) -> str:
-    """Return what a server told as text for people."""
-    return (told if isinstance(told, str) else json.dumps(told))[:_MAX_MESSAGE]
+    """Return what a server told as text for people, which any terminal or log can show."""
+    text = told if isinstance(told, str) else json.dumps(told)
+    return text[:_MAX_MESSAGE].encode(errors="replace").decode()
 
 
 def without_secrets(request: Any) -> Any:

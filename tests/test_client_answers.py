@@ -189,6 +189,33 @@ async def test_a_code_or_a_message_of_another_form_is_no_trouble() -> None:
         assert (error.status_code, error.code, str(error)) == (429, "http_error", "5")
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (b"429", 429), (b'"429"', 429), (b"599", 599), (b"1e400", 500), (b"-1e400", 500),
+        (b"NaN", 500), (b"99", 500), (b"600", 500), (b"-5", 500), (b"1" + b"0" * 30, 500),
+        (b"true", 500), (b"null", 500), (b"[429]", 500), (b'"\\u0664\\u0662\\u0669"', 500),
+    ],
+)  # fmt: skip
+async def test_a_status_that_is_none_costs_no_message(status: bytes, expected: int) -> None:
+    body = b'{"message": "m", "code": "c", "status_code": %b}' % status
+    stream = told(b"event: error\ndata: %b\n\n" % body)
+    for error in await raised_by(stream, "stream"):
+        assert isinstance(error, RemoteStatusError)
+        assert (error.status_code, error.code, str(error)) == (expected, "c", "m")
+        assert (error.response.status_code, error.response.text) == (expected, "m")
+
+
+async def test_half_a_character_in_a_message_is_shown_as_a_question_mark() -> None:
+    body = b'{"status_code": 503, "message": "a\\ud800"}'
+    for client, verb in (
+        (told(b"event: error\ndata: %b\n\n" % body), "stream"),
+        (answered(body, 503), "invoke"),
+    ):
+        for error in await raised_by(client, verb):
+            assert (error.status_code, str(error)[-2:]) == (503, "a?")
+
+
 @pytest.mark.parametrize("package", [httpx, httpx2])
 @pytest.mark.parametrize(
     ("status", "name", "value"),
