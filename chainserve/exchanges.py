@@ -14,7 +14,7 @@ from chainserve.remote import RemoteRun
 from chainserve.remote_streams import StreamReader
 from chainserve.transport import (
     CUT_ERRORS,
-    TRANSPORT_ERRORS,
+    REQUEST_ERRORS,
     HTTPClients,
     caught_as_any,
     package_for,
@@ -146,7 +146,7 @@ class Exchanges:
             for data in response.iter_bytes():
                 if not body.add(data):
                     break
-        except CUT_ERRORS:
+        except REQUEST_ERRORS:
             if not body.is_error:
                 raise
         finally:
@@ -160,7 +160,7 @@ class Exchanges:
             async for data in response.aiter_bytes():
                 if not body.add(data):
                     break
-        except CUT_ERRORS:
+        except REQUEST_ERRORS:
             if not body.is_error:
                 raise
         finally:
@@ -178,7 +178,7 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
 
     The sync methods do without, for they could not stop to wait for a server that keeps it open.
     """
-    with suppress(TimeoutError, *TRANSPORT_ERRORS):
+    with suppress(TimeoutError, *REQUEST_ERRORS):
         async with asyncio.timeout(DRAIN_TIMEOUT):
             async for _ in pieces:
                 pass

@@ -28,8 +28,8 @@ def errors_named(*names: str) -> tuple[type[Any], ...]:
 CUT_ERRORS = errors_named("ReadError", "RemoteProtocolError")
 """What the libraries raise when a connection breaks off within a body."""
 
-TRANSPORT_ERRORS = errors_named("TransportError")
-"""What the libraries raise of connections, time-outs among them."""
+REQUEST_ERRORS = errors_named("RequestError")
+"""What the libraries raise of connections, and of what comes over them and cannot be read."""
 
 _LIBRARY_ERRORS = errors_named("HTTPError", "InvalidURL")
 """What the libraries raise of a request."""

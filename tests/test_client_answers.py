@@ -333,13 +333,26 @@ async def test_a_cut_is_told_alike_and_caught_as_httpx_told_it(error: Exception)
     assert client.last_run.status == "lost"
 
 
-async def test_an_error_whose_body_is_cut_is_told_all_the_same() -> None:
-    cut = _Cut(httpx2.ReadError("x"))
-    for verb in ("invoke", "stream"):
-        client = answered(lambda _: httpx2.Response(503, stream=cut))
-        for raised in await raised_by(client, verb):
-            assert isinstance(raised, RemoteStatusError)
-            assert raised.status_code == 503
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize(
+    "error", [httpx2.ReadError("x"), httpx2.ReadTimeout("x"), httpx2.DecodingError("x")], ids=repr
+)
+async def test_an_error_whose_body_is_cut_is_told_all_the_same(error: Any, verb: str) -> None:
+    client = answered(lambda _: httpx2.Response(503, stream=_Cut(error)))
+    for raised in await raised_by(client, verb):
+        assert isinstance(raised, RemoteStatusError)
+        assert raised.status_code == 503
+
+
+async def test_what_follows_the_end_of_a_stream_costs_no_stream() -> None:
+    class Followed(_Cut):
+        def __iter__(self) -> Any:
+            yield b"event: end\n\n"
+            raise self._error
+
+    broken = Followed(httpx2.DecodingError("x"))
+    client = answered(lambda _: httpx2.Response(200, headers=SSE, stream=broken))
+    assert list(client.stream(1)) == await _all(client.astream(1)) == []
 
 
 async def test_an_answer_that_is_cut_is_told_as_httpx_tells_it() -> None:
