@@ -397,6 +397,35 @@ async def test_usage_is_added_up_from_what_a_stream_carries() -> None:
     assert client.last_run.usage == {"input_tokens": 1}
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_token_details": {"a": None}},
+        {"input_tokens": 1.5},
+        {"output_token_details": 5},
+        json.loads('{"a":' * 200 + "1" + "}" * 200),
+    ],
+    ids=["nothing", "a fraction", "no details", "deep"],
+)
+async def test_tokens_that_cannot_be_counted_cost_no_stream(usage: dict[str, Any]) -> None:
+    counted = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2} | usage
+    message = {"type": "ai", "content": "x", "usage_metadata": counted}
+    piece = b"event: data\ndata: " + json.dumps(message).encode() + b"\n\n"
+    client = told(piece * 2 + b"event: end\n\n")
+
+    assert len(await _all(client.astream(1))) == 2
+    assert len(await asyncio.to_thread(lambda: list(client.stream(1)))) == 2
+
+
+async def test_ids_and_tokens_of_another_form_are_none() -> None:
+    for deep in (b'{"run_id": %b}', b'{"run_ids": [%b, 5, "a"]}'):
+        body = b'{"output": 1, "metadata": %b}' % (deep % (b"[" * 800 + b"]" * 800))
+        client = answered(body)
+        assert await client.ainvoke(1) == 1
+        assert client.last_run is not None
+        assert client.last_run.run_ids == (("a",) if b"run_ids" in deep else ())
+
+
 async def test_a_refused_run_is_an_error() -> None:
     client = answered(b"no", 422)
     for verb in ("invoke", "stream"):
