@@ -8,7 +8,7 @@ from chainserve.client_errors import (
     RemoteStatusError,
     UnexpectedAnswerError,
 )
-from chainserve.client_requests import shown_url
+from chainserve.client_requests import CODINGS, shown_url
 from chainserve.remote import RemoteRun
 from chainserve.serialization import Serializer
 from chainserve.transport import package_for
@@ -75,6 +75,20 @@ class Body:
     def content(self) -> bytes:
         """What has come."""
         return bytes(self._data[:MAX_ERROR_BYTES] if self.is_error else self._data)
+
+
+def check_coding(response: Any) -> None:
+    """Check that a body, which is not read yet, can be unpacked within bounds.
+
+    Raises:
+        UnexpectedAnswerError: It is in a content coding that was not asked for, or in several.
+    """
+    coding = response.headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in CODINGS:
+        raise UnexpectedAnswerError(
+            f"{shown_url(response.request.url)} answered in the content coding "
+            f"{coding:.{MAX_SHOWN}}, which was not asked for."
+        )
 
 
 class AnswerReader:
@@ -150,6 +164,7 @@ class AnswerReader:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "text/event-stream":
             raise self._unexpected(response, b"", f"no event stream but {media_type or 'untyped'}")
+        check_coding(response)
         return True
 
     def _unexpected(self, response: Any, body: bytes, what: str) -> UnexpectedAnswerError:

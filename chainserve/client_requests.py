@@ -39,6 +39,21 @@ def shown_url(url: Any) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+CODINGS = frozenset({"identity", "gzip", "deflate"})
+"""The content codings of answers that are read: a thousand bytes of them come of one at most.
+
+httpx unpacks all that it has read of a connection at once. Of other codings, or of several one upon
+the other, a few kilobytes may be more than there is memory.
+"""
+
+
+def accepted_codings(accepted: str) -> str:
+    """Return what of an `Accept-Encoding` header is read here."""
+    codings = [coding.strip() for coding in accepted.split(",")]
+    kept = [one for one in codings if one.partition(";")[0].strip().lower() in CODINGS]
+    return ", ".join(kept) or "identity"
+
+
 def request_body(
     name: str,
     value: Any,

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from chainserve.answers import AnswerReader, Body
-from chainserve.client_requests import EVENT_STREAM_HEADERS, below
+from chainserve.answers import AnswerReader, Body, check_coding
+from chainserve.client_errors import UnexpectedAnswerError
+from chainserve.client_requests import EVENT_STREAM_HEADERS, accepted_codings, below
 from chainserve.remote import RemoteRun
 from chainserve.remote_streams import StreamReader
 from chainserve.transport import (
@@ -37,6 +38,9 @@ A server sends a comment every 15 seconds when it has nothing else to send.
 
 DRAIN_TIMEOUT = 1.0
 """Seconds for which a stream that has told its end may take to close its body."""
+
+UNREADABLE: tuple[type[Any], ...] = (*REQUEST_ERRORS, UnexpectedAnswerError)
+"""What is raised of a body that cannot be read, or not within bounds."""
 
 
 class Exchanges:
@@ -132,7 +136,9 @@ class Exchanges:
     def _request(
         self, client: Any, endpoint: str, body: bytes, kwargs: Mapping[str, Any], **options: Any
     ) -> Any:
-        headers = {"content-type": "application/json", **options.pop("headers", {})}
+        accepted = accepted_codings(client.headers.get("accept-encoding", ""))
+        headers = {"accept-encoding": accepted, "content-type": "application/json"}
+        headers |= options.pop("headers", {})
         if kwargs:  # A server that cannot pass them on shall say so.
             headers["prefer"] = "handling=strict"
         return client.build_request(
@@ -143,10 +149,11 @@ class Exchanges:
         """Return the body of a response within a bound; of an error, as much as came."""
         body = Body(response)
         try:
+            check_coding(response)
             for data in response.iter_bytes():
                 if not body.add(data):
                     break
-        except REQUEST_ERRORS:
+        except UNREADABLE:
             if not body.is_error:
                 raise
         finally:
@@ -157,10 +164,11 @@ class Exchanges:
         """Return the body of a response, as `_read` does."""
         body = Body(response)
         try:
+            check_coding(response)
             async for data in response.aiter_bytes():
                 if not body.add(data):
                     break
-        except REQUEST_ERRORS:
+        except UNREADABLE:
             if not body.is_error:
                 raise
         finally:

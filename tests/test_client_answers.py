@@ -24,6 +24,7 @@ from chainserve import (
     answers as answers_module,
 )
 from chainserve.serialization import WellKnownLCSerializer
+from chainserve.wire.parser import EventParser
 
 pytestmark = [
     pytest.mark.anyio,
@@ -302,6 +303,28 @@ async def test_each_whole_log_stays_as_it_was() -> None:
 
     assert all(isinstance(log, RunLog) for log in logs)
     assert [log.state["streamed_output"] for log in logs] == [[], ["a"], ["a", "a"]]
+
+
+async def test_a_large_piece_of_a_stream_is_read_in_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    feed = EventParser.feed
+
+    def noting(parser: EventParser, data: bytes) -> Any:
+        sizes.append(len(data))
+        return feed(parser, data)
+
+    monkeypatch.setattr(EventParser, "feed", noting)
+    client = told(b"event: data\r\ndata: 1\r\n\r\n" * 20_000 + b"event: end\r\n\r\n")
+
+    assert await _all(client.astream(1)) == [1] * 20_000
+    assert max(sizes) <= 2**16
+    stream: Any = client.stream(1)
+    sizes.clear()
+    assert next(stream) == 1
+    assert len(sizes) == 1
+    stream.close()
 
 
 # Cut connections.
