@@ -530,6 +530,30 @@ async def test_inputs_configs_and_arguments_may_hold_what_orjson_refuses(number:
     assert body["input"] == body["config"]["configurable"]["a"] == body["kwargs"]["n"] == number
 
 
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ("a", "b"), {"a", "b"}, frozenset("ab"), {"a": 1, "b": 2}.keys()]
+)
+@pytest.mark.parametrize("verb", ["astream_log", "astream_events"])
+async def test_names_of_steps_may_be_in_a_collection_of_any_kind(verb: str, names: Any) -> None:
+    sent: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        sent.append(json.loads(request.content))
+        return httpx2.Response(200, headers=SSE, content=b"event: end\n\n")
+
+    assert await _all(getattr(answered(answer), verb)(1, include_names=names)) == []
+    assert sorted(sent[0]["include_names"]) == ["a", "b"]
+    assert sent[0]["exclude_names"] is None
+
+
+async def test_names_of_steps_that_cannot_be_sent_are_told() -> None:
+    names: Any = [object()]
+    with pytest.raises(
+        TypeError, match=r"sent as JSON: include_names\[0\] is of type object\. Turn"
+    ):
+        await _all(answered(b"").astream_log(1, include_names=names))
+
+
 async def test_a_config_that_holds_itself_is_sent_without_that() -> None:
     metadata: dict[str, Any] = {"a": 1, "id": UUID(int=1)}
     metadata["self"] = metadata
