@@ -1,14 +1,14 @@
 """What a client makes of the answers of a server; nothing here is I/O."""
 
 import json
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from chainserve.client_errors import (
     RemoteStatusError,
     UnexpectedAnswerError,
 )
-from chainserve.client_requests import shown_url
+from chainserve.client_requests import CODINGS, shown_url
 from chainserve.remote import RemoteRun
 from chainserve.serialization import Serializer
 from chainserve.transport import package_for
@@ -16,14 +16,14 @@ from chainserve.wire.parser import ReceivedEvent
 
 _SHOWN_HEADERS = frozenset(
     {
-        "accept",
-        "accept-encoding",
-        "cache-control",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "user-agent",
+        b"accept",
+        b"accept-encoding",
+        b"cache-control",
+        b"connection",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"user-agent",
     }
 )
 """Headers of a request that an error may show; any other may hold a key."""
@@ -75,6 +75,20 @@ class Body:
     def content(self) -> bytes:
         """What has come."""
         return bytes(self._data[:MAX_ERROR_BYTES] if self.is_error else self._data)
+
+
+def check_coding(response: Any) -> None:
+    """Check that a body, which is not read yet, can be unpacked within bounds.
+
+    Raises:
+        UnexpectedAnswerError: It is in a content coding that was not asked for, or in several.
+    """
+    coding = response.headers.get("content-encoding", "identity")
+    if coding.strip().lower() not in CODINGS:
+        raise UnexpectedAnswerError(
+            f"{shown_url(response.request.url)} answered in the content coding "
+            f"{coding:.{MAX_SHOWN}}, which was not asked for."
+        )
 
 
 class AnswerReader:
@@ -150,6 +164,7 @@ class AnswerReader:
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "text/event-stream":
             raise self._unexpected(response, b"", f"no event stream but {media_type or 'untyped'}")
+        check_coding(response)
         return True
 
     def _unexpected(self, response: Any, body: bytes, what: str) -> UnexpectedAnswerError:
@@ -160,11 +175,7 @@ class AnswerReader:
     def _status_error(self, response: Any, body: bytes) -> RemoteStatusError:
         """Return the error for a response: a problem document, LangServe's JSON, or text."""
         text = body.decode(errors="replace")
-        try:
-            told = json.loads(text)
-        except (ValueError, RecursionError):
-            told = None
-        members = told if isinstance(told, dict) else {}
+        members = _members(text)
         detail = members.get("detail", text[:MAX_SHOWN])
         message = members.get("message") or detail
         if response.has_redirect_location:
@@ -181,13 +192,12 @@ class AnswerReader:
 
     def stream_error(self, event: ReceivedEvent, request: Any) -> RemoteStatusError:
         """Return the error for a stream's `error` event."""
-        try:
-            told = json.loads(event.data or "")
-            status, message = int(told["status_code"]), _text(told["message"])
-            code = told.get("code")
-        except (ValueError, KeyError, TypeError, RecursionError):
-            status, message, code = 500, (event.data or "")[:MAX_SHOWN], None
+        text = event.data or ""
+        members = _members(text)
+        message = _text(members.get("message", text[:MAX_SHOWN]))
+        code = members.get("code")
         shown = without_secrets(request)
+        status = _status(members.get("status_code"))
         response = package_for([request]).Response(status, text=message, request=shown)
         return RemoteStatusError(
             message,
@@ -202,17 +212,32 @@ class AnswerReader:
         return self._serializer.loads(data.encode("utf-8", "surrogatepass"))
 
 
+def _members(text: str) -> dict[str, Any]:
+    """Return the members of a JSON object; none of what is no such object."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _status(told: Any) -> int:
+    """Return the status that a server told; 500 if it is none of HTTP's."""
+    return int(told) if re.fullmatch("[1-5][0-9][0-9]", str(told)) else 500
+
+
 def _text(told: Any) -> str:
-    """Return what a server told as text for people."""
-    return (told if isinstance(told, str) else json.dumps(told))[:_MAX_MESSAGE]
+    """Return what a server told as text for people, which any terminal or log can show."""
+    text = told if isinstance(told, str) else json.dumps(told)
+    return text[:_MAX_MESSAGE].encode(errors="replace").decode()
 
 
 def without_secrets(request: Any) -> Any:
     """Return the request as an error may show it."""
-    headers = {
-        name: value if name.lower() in _SHOWN_HEADERS else "<redacted>"
-        for name, value in request.headers.items()
-    }
+    headers = [
+        (name, value if name.lower() in _SHOWN_HEADERS else b"<redacted>")
+        for name, value in request.headers.raw
+    ]
     return package_for([request]).Request(request.method, shown_url(request.url), headers=headers)
 
 
@@ -226,7 +251,7 @@ def _response_like(response: Any, body: bytes) -> Any:
     )
 
 
-def _plain(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a response whose body was decoded."""
-    framing = {"content-encoding", "content-length", "transfer-encoding"}
-    return {name: value for name, value in headers.items() if name.lower() not in framing}
+def _plain(headers: Any) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response whose body was decoded, as the bytes that they came in."""
+    framing = {b"content-encoding", b"content-length", b"transfer-encoding"}
+    return [(name, value) for name, value in headers.raw if name.lower() not in framing]

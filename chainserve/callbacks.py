@@ -120,13 +120,33 @@ class CallbackEventDict(TypedDict, total=False):
     parent_run_id: UUID | None
 
 
-def _noting(type_: str, *names: str) -> Any:
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "on_chain_start": ("serialized", "inputs"),
+    "on_chain_end": ("outputs",),
+    "on_chain_error": ("error",),
+    "on_chat_model_start": ("serialized", "messages"),
+    "on_llm_start": ("serialized", "prompts"),
+    "on_llm_end": ("response",),
+    "on_llm_error": ("error",),
+    "on_tool_start": ("serialized", "input_str"),
+    "on_tool_end": ("output",),
+    "on_tool_error": ("error",),
+    "on_retriever_start": ("serialized", "query"),
+    "on_retriever_end": ("documents",),
+    "on_retriever_error": ("error",),
+    "on_agent_action": ("action",),
+    "on_agent_finish": ("finish",),
+}
+"""How an event names what LangChain gives a handler's method by position."""
+
+
+def _noting(type_: str) -> Any:
     """Return a handler's method that notes its arguments.
 
     Args:
         type_: The method's name.
-        names: The names of its positional arguments.
     """
+    names = _ARGUMENTS[type_]
 
     def note(
         self: "AsyncEventAggregatorCallback",
@@ -160,21 +180,21 @@ class AsyncEventAggregatorCallback(InlineHandler):
         """Note an event."""
         self.callback_events.append(event)
 
-    on_chain_start = _noting("on_chain_start", "serialized", "inputs")
-    on_chain_end = _noting("on_chain_end", "outputs")
-    on_chain_error = _noting("on_chain_error", "error")
-    on_chat_model_start = _noting("on_chat_model_start", "serialized", "messages")
-    on_llm_start = _noting("on_llm_start", "serialized", "prompts")
-    on_llm_end = _noting("on_llm_end", "response")
-    on_llm_error = _noting("on_llm_error", "error")
-    on_tool_start = _noting("on_tool_start", "serialized", "input_str")
-    on_tool_end = _noting("on_tool_end", "output")
-    on_tool_error = _noting("on_tool_error", "error")
-    on_retriever_start = _noting("on_retriever_start", "serialized", "query")
-    on_retriever_end = _noting("on_retriever_end", "documents")
-    on_retriever_error = _noting("on_retriever_error", "error")
-    on_agent_action = _noting("on_agent_action", "action")
-    on_agent_finish = _noting("on_agent_finish", "finish")
+    on_chain_start = _noting("on_chain_start")
+    on_chain_end = _noting("on_chain_end")
+    on_chain_error = _noting("on_chain_error")
+    on_chat_model_start = _noting("on_chat_model_start")
+    on_llm_start = _noting("on_llm_start")
+    on_llm_end = _noting("on_llm_end")
+    on_llm_error = _noting("on_llm_error")
+    on_tool_start = _noting("on_tool_start")
+    on_tool_end = _noting("on_tool_end")
+    on_tool_error = _noting("on_tool_error")
+    on_retriever_start = _noting("on_retriever_start")
+    on_retriever_end = _noting("on_retriever_end")
+    on_retriever_error = _noting("on_retriever_error")
+    on_agent_action = _noting("on_agent_action")
+    on_agent_finish = _noting("on_agent_finish")
 
 
 NAME_TO_IGNORE_CONDITION: dict[str, str | None] = {
@@ -216,26 +236,31 @@ async def ahandle_callbacks(
     callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
 ) -> None:
     """Tell a run's handlers of events as if they had happened below it, one after another."""
-    for type_, ignored_if, arguments in _retold(callback_manager, callback_events):
-        await ahandle_event(callback_manager.handlers, type_, ignored_if, **arguments)
+    for event, named in _retold(callback_manager, callback_events):
+        await ahandle_event(callback_manager.handlers, *event, **named)
 
 
 def handle_callbacks(
     callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
 ) -> None:
     """Tell a run's handlers of events as if they had happened below it, one after another."""
-    for type_, ignored_if, arguments in _retold(callback_manager, callback_events):
-        handle_event(callback_manager.handlers, type_, ignored_if, **arguments)
+    for event, named in _retold(callback_manager, callback_events):
+        handle_event(callback_manager.handlers, *event, **named)
 
 
 def _retold(
     callback_manager: BaseRunManager, callback_events: Sequence[CallbackEventDict]
-) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
-    """Yield the method of each event, what handlers ignore it by, and its arguments."""
+) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """Yield the method of each event, what handlers ignore it by, and its arguments, as LangChain.
+
+    A handler may name what it is given by position as it likes. Without a method for chat models,
+    it is told of a completion model, for which LangChain itself needs what it has given so.
+    """
     for event in replace_uuids(callback_events):
-        arguments: dict[str, Any] = {**event}
-        type_ = arguments.pop("type")
-        arguments |= arguments.pop("kwargs", None) or {}
-        if arguments.get("parent_run_id") is None:
-            arguments["parent_run_id"] = callback_manager.run_id
-        yield type_, NAME_TO_IGNORE_CONDITION.get(type_), arguments
+        own: dict[str, Any] = {**event}
+        named = (own.pop("kwargs", None) or {}) | own
+        type_ = named.pop("type")
+        if named.get("parent_run_id") is None:
+            named["parent_run_id"] = callback_manager.run_id
+        placed = [named.pop(name, None) for name in _ARGUMENTS.get(type_, ())]
+        yield [type_, NAME_TO_IGNORE_CONDITION.get(type_), *placed], named

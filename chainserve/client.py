@@ -5,9 +5,9 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
     Callable,
+    Collection,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, closing
 from contextvars import ContextVar
@@ -316,12 +316,12 @@ class RemoteRunnable(Runnable[Input, Output]):
         *,
         diff: bool = True,
         with_streamed_output_list: bool = True,
-        include_names: Sequence[str] | None = None,
-        include_types: Sequence[str] | None = None,
-        include_tags: Sequence[str] | None = None,
-        exclude_names: Sequence[str] | None = None,
-        exclude_types: Sequence[str] | None = None,
-        exclude_tags: Sequence[str] | None = None,
+        include_names: Collection[str] | None = None,
+        include_types: Collection[str] | None = None,
+        include_tags: Collection[str] | None = None,
+        exclude_names: Collection[str] | None = None,
+        exclude_types: Collection[str] | None = None,
+        exclude_tags: Collection[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[RunLogPatch]:
         """Run the chain once and yield patches of its run log; with `diff=False`, whole logs.
@@ -346,12 +346,12 @@ class RemoteRunnable(Runnable[Input, Output]):
         config: RunnableConfig | None = None,
         *,
         version: Literal["v1", "v2"] | None = None,
-        include_names: Sequence[str] | None = None,
-        include_types: Sequence[str] | None = None,
-        include_tags: Sequence[str] | None = None,
-        exclude_names: Sequence[str] | None = None,
-        exclude_types: Sequence[str] | None = None,
-        exclude_tags: Sequence[str] | None = None,
+        include_names: Collection[str] | None = None,
+        include_types: Collection[str] | None = None,
+        include_tags: Collection[str] | None = None,
+        exclude_names: Collection[str] | None = None,
+        exclude_types: Collection[str] | None = None,
+        exclude_tags: Collection[str] | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[StreamEvent]:
         """Run the chain once and yield LangChain's events of its steps.

@@ -7,8 +7,8 @@
         └── UnexpectedAnswerError    what came is nothing that such a server answers
 
 What keeps an answer from coming at all, such as a refused connection or a time-out, is raised as
-httpx raises it. "Also" means of httpx and of httpx2, as far as they are installed: `except` clauses
-that were written for LangServe's client go on working.
+httpx raises it. That, and "also", means httpx's and httpx2's error of that name at once, as far as
+they are installed: `except` clauses that were written for LangServe's client go on working.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """What a client sends, and where to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from uuid import UUID
@@ -39,6 +39,21 @@ def shown_url(url: Any) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+CODINGS = frozenset({"identity", "gzip", "deflate"})
+"""The content codings of answers that are read: a thousand bytes of them come of one at most.
+
+httpx unpacks all that it has read of a connection at once. Of other codings, or of several one upon
+the other, a few kilobytes may be more than there is memory.
+"""
+
+
+def accepted_codings(accepted: str) -> str:
+    """Return what of an `Accept-Encoding` header is read here."""
+    codings = [coding.strip() for coding in accepted.split(",")]
+    kept = [one for one in codings if one.partition(";")[0].strip().lower() in CODINGS]
+    return ", ".join(kept) or "identity"
+
+
 def request_body(
     name: str,
     value: Any,
@@ -55,10 +70,10 @@ def request_body(
         serializer: Writes it.
         config: A config, or a list of configs; what JSON cannot hold is left out.
         kwargs: More arguments for the runnable.
-        members: More members of the body.
+        members: More members of the body; a set is sent as a list.
 
     Raises:
-        TypeError: The input, or an argument for the runnable, cannot be sent.
+        TypeError: The input, or an argument, cannot be sent.
     """
     sent = [_sendable(one) for one in config] if isinstance(config, list) else _sendable(config)
     parts = (
@@ -66,12 +81,17 @@ def request_body(
         _json(serializer, value, "The input", name),
         _JSON.dumps(sent),
         _json(_JSON, dict(kwargs), "The argument", ""),
-        b"".join(b',"%b":%b' % (key.encode(), _JSON.dumps(item)) for key, item in members.items()),
+        b"".join(_member(key, item) for key, item in members.items()),
     )
     return b'{"%b":%b,"config":%b,"kwargs":%b%b}' % parts
 
 
 _JSON = WellKnownLCSerializer()
+
+
+def _member(name: str, value: Any) -> bytes:
+    listed = [*value] if isinstance(value, Set) else value
+    return b',"%b":%b' % (name.encode(), _json(_JSON, listed, "The argument", name))
 
 
 def _json(serializer: Serializer, value: Any, what: str, root: str) -> bytes:

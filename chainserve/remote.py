@@ -38,9 +38,10 @@ class RemoteRun:
         self.note_chunk(output)
 
     def note_chunk(self, chunk: Any) -> None:
-        """Note what a message, or a piece of one, says of the tokens of its model."""
+        """Note what a message, or a piece of one, says of its model's tokens, if that adds up."""
         if isinstance(chunk, BaseMessage) and (usage := getattr(chunk, "usage_metadata", None)):
-            self.usage = add_usage(self.usage, usage)
+            with suppress(Exception):  # A server may count in any form, and no run fails of it.
+                self.usage = add_usage(self.usage, usage)
 
     def note_first(self, endpoint: str, value: Any, members: Mapping[str, Any]) -> None:
         """Note the run's id where no metadata tells it: it is in the first patch or event.
@@ -62,5 +63,5 @@ class RemoteRun:
         """Note what an answer's `metadata` says."""
         several, tokens = metadata.get("run_ids"), metadata.get("feedback_tokens")
         run_ids = several if isinstance(several, list) else [metadata.get("run_id")]
-        self.run_ids = tuple(str(run_id) for run_id in run_ids if run_id)
+        self.run_ids = tuple(run_id for run_id in run_ids if isinstance(run_id, str))
         self.feedback_tokens = tuple(tokens) if isinstance(tokens, list) else ()

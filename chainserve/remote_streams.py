@@ -20,6 +20,9 @@ from chainserve.wire.parser import EventParser, EventTooLargeError, ReceivedEven
 
 _log = logging.getLogger("chainserve.client")
 
+_MAX_PIECE_BYTES = 2**16
+"""How much is parsed at once: as much as is read of a connection, which may unpack to far more."""
+
 
 class StreamReader:
     """Makes chunks of a stream's bytes, and knows whether all came.
@@ -49,11 +52,7 @@ class StreamReader:
             RemoteStatusError: The stream tells of an error.
             UnexpectedAnswerError: An event cannot be read.
         """
-        try:
-            events = self._parser.feed(data)
-        except EventTooLargeError as error:
-            raise UnexpectedAnswerError(f"{shown_url(self._request.url)}: {error}") from None
-        for event in events:
+        for event in self._events(data):
             match event.event:
                 case "data":
                     yield self._chunk(event.data or "")
@@ -68,6 +67,14 @@ class StreamReader:
                     raise self._failed(event)
                 case _:
                     self._tell_unknown(event.event)
+
+    def _events(self, data: bytes) -> Iterator[ReceivedEvent]:
+        """Yield the events that the next bytes complete, with few of them in memory at once."""
+        try:
+            for start in range(0, len(data), _MAX_PIECE_BYTES):
+                yield from self._parser.feed(data[start : start + _MAX_PIECE_BYTES])
+        except EventTooLargeError as error:
+            raise UnexpectedAnswerError(f"{shown_url(self._request.url)}: {error}") from None
 
     def finish(self) -> None:
         """Check that the stream is complete.

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from pydantic import BaseModel, Discriminator, RootModel, Tag
 
@@ -337,18 +338,30 @@ def load_events(events: Any) -> list[Any]:
     return [event for event in loaded if event is not None]
 
 
+_TAKEN = frozenset({"handlers", "handler", "event_name", "ignore_condition_name", "coro"})
+"""How LangChain names its own arguments on the way to a handler: none of an event's may be so."""
+
+
 def _loaded_event(event: Mapping[str, Any]) -> dict[str, Any] | None:
-    loaded = {name: decode(value) for name, value in event.items()}
     try:
-        if not loaded["type"].startswith("on_"):
+        loaded = {name: decode(value) for name, value in event.items()}
+        arguments = {**(loaded.get("kwargs") or {}), **loaded}
+        if not loaded["type"].startswith("on_") or not _TAKEN.isdisjoint(arguments):
             return None
         for name in ("run_id", "parent_run_id"):
             loaded[name] = None if loaded.get(name) is None else UUID(loaded[name])
+        if loaded["type"] == "on_chat_model_start" and not _are_messages(loaded["messages"]):
+            return None
         if loaded["type"] == "on_llm_end":
             loaded["response"] = LLMResult.model_validate(loaded["response"])
         if loaded["type"].endswith("_error"):
             error = event["error"]
             loaded["error"] = ServerSideException(f"{error['status_code']}: {error['message']}")
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
     return loaded
+
+
+def _are_messages(prompts: Any) -> bool:
+    """Tell whether these are lists of messages, of which LangChain makes text for some handlers."""
+    return all(isinstance(message, BaseMessage) for prompt in prompts for message in prompt)

@@ -1,10 +1,11 @@
-"""The HTTP library of the client, httpx2 or httpx, and who opens and closes its clients."""
+"""The HTTP library of the client, httpx2 or httpx: its errors, and who opens and closes clients."""
 
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -27,8 +28,52 @@ def errors_named(*names: str) -> tuple[type[Any], ...]:
 CUT_ERRORS = errors_named("ReadError", "RemoteProtocolError")
 """What the libraries raise when a connection breaks off within a body."""
 
-TRANSPORT_ERRORS = errors_named("TransportError")
-"""What the libraries raise of connections, time-outs among them."""
+REQUEST_ERRORS = errors_named("RequestError")
+"""What the libraries raise of connections, and of what comes over them and cannot be read."""
+
+_LIBRARY_ERRORS = errors_named("HTTPError", "InvalidURL")
+"""What the libraries raise of a request."""
+
+
+@contextmanager
+def caught_as_any() -> Iterator[None]:
+    """Have the errors of this block caught by the names that any installed library has for them.
+
+    Which library a client is made with is none of the caller's concern, and `except` clauses that
+    were written for LangServe's client name httpx's errors.
+    """
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        # The error itself stays, with its message, request, traceback and cause.
+        error.__class__ = _as_any(error.__class__)
+        raise
+
+
+@cache
+def _as_any(cls: Any) -> Any:
+    """Return a class that is this one, and the error of this name in each other library."""
+    own = {package.__name__ for package in PACKAGES}
+    names = [base.__name__ for base in cls.__mro__ if base.__module__ in own]
+    named = [
+        next(getattr(package, name) for name in names if hasattr(package, name))
+        for package in PACKAGES
+    ]
+    missing = [other for other in named if not issubclass(cls, other)]
+    if not missing:
+        return cls
+
+    def reduce(error: Any) -> tuple[Any, ...]:
+        return _rebuilt, (cls, error.args), vars(error)
+
+    members = {"__module__": cls.__module__, "__doc__": cls.__doc__, "__reduce__": reduce}
+    return type(cls.__name__, (cls, *missing), members)
+
+
+def _rebuilt(cls: Any, args: tuple[Any, ...]) -> Any:
+    """Return an error that was pickled, as of the libraries that are installed here."""
+    known = _as_any(cls)
+    return known.__new__(known, *args)
 
 
 def package_for(arguments: Iterable[Any]) -> ModuleType:

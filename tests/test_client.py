@@ -2,9 +2,12 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import threading
+import tracemalloc
 import warnings
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -29,6 +32,7 @@ from chainserve import (
     RemoteStatusError,
     StreamInterruptedError,
     UnexpectedAnswerError,
+    answers as answers_module,
 )
 from chainserve.remote import RemoteRun
 from chainserve.wire.parser import EventParser
@@ -420,7 +424,7 @@ async def test_a_connection_that_is_cut_is_told_after_the_chunks_that_came(
         between.add(Fault("/chain/stream", after_events=3, reset=reset))
         read: list[Any] = []
         # A reset may take the head of the response with it; then httpx tells of it.
-        expected = httpx2.ReadError if reset else StreamInterruptedError
+        expected = httpx.ReadError if reset else StreamInterruptedError
         with pytest.raises(expected):
             await _read_into(read, client.astream(1))
         assert read == ["a", "b"][: len(read)]
@@ -479,6 +483,89 @@ async def test_a_compressed_stream_is_read() -> None:
         assert await both_streams(client, "y" * 1000) == [["y" * 1000]] * 2
 
 
+def unpacking_to(mebibytes: int) -> bytes:
+    """Return gzip that unpacks to so many mebibytes of blanks, and is a thousandth of that."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    return b"".join(packer.compress(b" " * 2**20) for _ in range(mebibytes)) + packer.flush()
+
+
+BOMB = unpacking_to(512)
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize(
+    ("coding", "content"),
+    [
+        ("gzip", BOMB),
+        ("gzip, gzip", gzip.compress(BOMB, 9)),
+        ("GZIP,identity,gzip", gzip.compress(BOMB, 9)),
+        ("br", b""),
+        ("zstd", b""),
+    ],
+)
+async def test_what_unpacks_to_more_than_is_read_takes_bounded_memory(
+    package: Any, verb: str, coding: str, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers_module, "MAX_ANSWER_BYTES", 2**20)
+    monkeypatch.setattr(EventParser.__init__, "__defaults__", (2**20,))
+    media_type = "text/event-stream" if verb == "stream" else "application/json"
+    packed = {"content-encoding": coding}
+    async with (
+        answering(lambda _: Response(content, headers=packed, media_type=media_type)) as any_client,
+        RemoteRunnable[Any, Any](
+            any_client.url, timeout=package.Timeout(10), verify=False
+        ) as client,
+    ):
+        tracemalloc.start()
+        try:
+            for error in await errors_of(client, verb, 1):
+                assert isinstance(error, UnexpectedAnswerError)
+                assert coding == "gzip" or coding in str(error)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert peak < 400 * 2**20
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+async def test_an_error_in_another_coding_is_told_without_its_body(verb: str) -> None:
+    packed = {"content-encoding": "gzip, gzip"}
+    async with answering(lambda _: Response(b"x", 503, headers=packed)) as client:
+        for error in await errors_of(client, verb, 1):
+            assert error.status_code == 503
+            assert error.response.content == b""
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        (None, "gzip, deflate"),
+        ("identity", "identity"),
+        ("br, gzip;q=0.5, zstd", "gzip;q=0.5"),
+        ("br", "identity"),
+    ],
+)
+async def test_no_coding_is_asked_for_that_is_not_unpacked_within_bounds(
+    accepted: str | None, expected: str
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: Request) -> Response:
+        asked.append(request.headers["accept-encoding"])
+        return Response('{"output": 1}', media_type="application/json")
+
+    async with answering(answer) as any_client:
+        headers = {"accept-encoding": accepted} if accepted else None
+        async with RemoteRunnable[Any, Any](
+            any_client.url, headers=headers, verify=False
+        ) as client:
+            await client.ainvoke(1)
+
+    assert asked == [expected]
+
+
 # Time-outs.
 
 
@@ -486,10 +573,10 @@ async def test_a_server_that_says_nothing_is_waited_for_within_bounds() -> None:
     chain = GatedChain(["a", "b"], before=1)
     async with served(CHAINSERVE, chain) as client:
         hasty = RemoteRunnable[Any, Any](client.url, timeout=0.05, verify=False)
-        with pytest.raises(httpx2.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout):
             await hasty.ainvoke(1)
         read: list[Any] = []
-        with pytest.raises(httpx2.ReadTimeout):
+        with pytest.raises(httpx.ReadTimeout):
             await _read_into(read, hasty.astream(1))
         assert read == ["a"]
         await hasty.aclose()
@@ -580,6 +667,20 @@ async def test_it_works_with_the_library_whose_objects_it_is_given(package: Any)
         assert await _all(client.astream(1)) == [1]
         with pytest.raises(package.HTTPStatusError):
             await client.abatch([1] * 200)
+
+
+@pytest.mark.parametrize("make", [RemoteRunnable, langserve.RemoteRunnable])
+async def test_a_test_may_answer_in_the_place_of_a_server(make: Any) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"output": json.loads(request.content)["input"]})
+
+    client = make("http://test/chain", client_kwargs={"transport": httpx.MockTransport(handler)})
+
+    assert isinstance(client.sync_client, httpx.Client)
+    assert isinstance(client.async_client, httpx.AsyncClient)
+    assert client.invoke("hi") == await client.ainvoke("hi") == "hi"
+    client.sync_client.close()
+    await client.async_client.aclose()
 
 
 async def test_many_tasks_and_threads_may_use_one_client() -> None:

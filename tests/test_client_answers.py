@@ -1,6 +1,7 @@
 """What a `RemoteRunnable` sends, and what it makes of answers of any kind."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ from chainserve import (
     answers as answers_module,
 )
 from chainserve.serialization import WellKnownLCSerializer
+from chainserve.wire.parser import EventParser
 
 pytestmark = [
     pytest.mark.anyio,
@@ -189,6 +191,73 @@ async def test_a_code_or_a_message_of_another_form_is_no_trouble() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (b"429", 429), (b'"429"', 429), (b"599", 599), (b"1e400", 500), (b"-1e400", 500),
+        (b"NaN", 500), (b"99", 500), (b"600", 500), (b"-5", 500), (b"1" + b"0" * 30, 500),
+        (b"true", 500), (b"null", 500), (b"[429]", 500), (b'"\\u0664\\u0662\\u0669"', 500),
+    ],
+)  # fmt: skip
+async def test_a_status_that_is_none_costs_no_message(status: bytes, expected: int) -> None:
+    body = b'{"message": "m", "code": "c", "status_code": %b}' % status
+    stream = told(b"event: error\ndata: %b\n\n" % body)
+    for error in await raised_by(stream, "stream"):
+        assert isinstance(error, RemoteStatusError)
+        assert (error.status_code, error.code, str(error)) == (expected, "c", "m")
+        assert (error.response.status_code, error.response.text) == (expected, "m")
+
+
+async def test_half_a_character_in_a_message_is_shown_as_a_question_mark() -> None:
+    body = b'{"status_code": 503, "message": "a\\ud800"}'
+    for client, verb in (
+        (told(b"event: error\ndata: %b\n\n" % body), "stream"),
+        (answered(body, 503), "invoke"),
+    ):
+        for error in await raised_by(client, verb):
+            assert (error.status_code, str(error)[-2:]) == (503, "a?")
+
+
+@pytest.mark.parametrize("package", [httpx, httpx2])
+@pytest.mark.parametrize(
+    ("status", "name", "value"),
+    [
+        (503, b"server", "B\u00fcro-Proxy".encode()),
+        (503, b"server", b"B\xfcro-Proxy"),
+        (307, b"location", "http://other.test/\u00fc".encode()),
+    ],
+)
+async def test_an_error_may_have_headers_of_any_characters(
+    package: Any, status: int, name: bytes, value: bytes
+) -> None:
+    def answer(_: Any) -> Any:
+        return package.Response(status, headers=[(name, value)], content=b'{"detail": "later"}')
+
+    client = Remote(
+        "http://test/x",
+        client_kwargs={"transport": package.MockTransport(answer)},
+        headers=[(b"user-agent", b"B\xfcro"), (b"x-key", b"B\xfcro")],
+        verify=False,
+    )
+    for verb in ("invoke", "stream"):
+        for error in await raised_by(client, verb):
+            assert isinstance(error, RemoteStatusError)
+            assert (error.status_code, error.detail) == (status, "later")
+            assert (name, value) in error.response.headers.raw
+            assert error.request.headers["user-agent"] == "B\u00fcro"
+            assert error.request.headers["x-key"] == "<redacted>"
+
+
+async def test_headers_of_an_error_are_those_that_came() -> None:
+    cookies = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2"), (b"content-encoding", b"gzip")]
+    content = gzip.compress(b"no")
+    client = answered(lambda _: httpx2.Response(500, headers=cookies, content=content))
+    for error in await raised_by(client, "invoke"):
+        assert error.response.headers.get_list("set-cookie") == ["a=1", "b=2"]
+        assert "content-encoding" not in error.response.headers
+        assert error.response.text == "no"
+
+
+@pytest.mark.parametrize(
     ("data", "expected"),
     [
         (b'{"ops": 1}', "no patch of a run log"),
@@ -236,6 +305,28 @@ async def test_each_whole_log_stays_as_it_was() -> None:
     assert [log.state["streamed_output"] for log in logs] == [[], ["a"], ["a", "a"]]
 
 
+async def test_a_large_piece_of_a_stream_is_read_in_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    feed = EventParser.feed
+
+    def noting(parser: EventParser, data: bytes) -> Any:
+        sizes.append(len(data))
+        return feed(parser, data)
+
+    monkeypatch.setattr(EventParser, "feed", noting)
+    client = told(b"event: data\r\ndata: 1\r\n\r\n" * 20_000 + b"event: end\r\n\r\n")
+
+    assert await _all(client.astream(1)) == [1] * 20_000
+    assert max(sizes) <= 2**16
+    stream: Any = client.stream(1)
+    sizes.clear()
+    assert next(stream) == 1
+    assert len(sizes) == 1
+    stream.close()
+
+
 # Cut connections.
 
 
@@ -265,18 +356,33 @@ async def test_a_cut_is_told_alike_and_caught_as_httpx_told_it(error: Exception)
     assert client.last_run.status == "lost"
 
 
-async def test_an_error_whose_body_is_cut_is_told_all_the_same() -> None:
-    cut = _Cut(httpx2.ReadError("x"))
-    for verb in ("invoke", "stream"):
-        client = answered(lambda _: httpx2.Response(503, stream=cut))
-        for raised in await raised_by(client, verb):
-            assert isinstance(raised, RemoteStatusError)
-            assert raised.status_code == 503
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize(
+    "error", [httpx2.ReadError("x"), httpx2.ReadTimeout("x"), httpx2.DecodingError("x")], ids=repr
+)
+async def test_an_error_whose_body_is_cut_is_told_all_the_same(error: Any, verb: str) -> None:
+    client = answered(lambda _: httpx2.Response(503, stream=_Cut(error)))
+    for raised in await raised_by(client, verb):
+        assert isinstance(raised, RemoteStatusError)
+        assert raised.status_code == 503
+
+
+async def test_what_follows_the_end_of_a_stream_costs_no_stream() -> None:
+    class Followed(_Cut):
+        def __iter__(self) -> Any:
+            yield b"event: end\n\n"
+            raise self._error
+
+    broken = Followed(httpx2.DecodingError("x"))
+    client = answered(lambda _: httpx2.Response(200, headers=SSE, stream=broken))
+    assert list(client.stream(1)) == await _all(client.astream(1)) == []
 
 
 async def test_an_answer_that_is_cut_is_told_as_httpx_tells_it() -> None:
     client = answered(lambda _: httpx2.Response(200, stream=_Cut(httpx2.ReadError("x"))))
     for raised in await raised_by(client, "invoke"):
+        assert type(raised).__name__ == "ReadError"
+        assert isinstance(raised, httpx.ReadError)
         assert isinstance(raised, httpx2.ReadError)
 
 
@@ -312,6 +418,35 @@ async def test_usage_is_added_up_from_what_a_stream_carries() -> None:
     await _all(client.astream(1))
     assert client.last_run is not None
     assert client.last_run.usage == {"input_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"input_token_details": {"a": None}},
+        {"input_tokens": 1.5},
+        {"output_token_details": 5},
+        json.loads('{"a":' * 200 + "1" + "}" * 200),
+    ],
+    ids=["nothing", "a fraction", "no details", "deep"],
+)
+async def test_tokens_that_cannot_be_counted_cost_no_stream(usage: dict[str, Any]) -> None:
+    counted = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2} | usage
+    message = {"type": "ai", "content": "x", "usage_metadata": counted}
+    piece = b"event: data\ndata: " + json.dumps(message).encode() + b"\n\n"
+    client = told(piece * 2 + b"event: end\n\n")
+
+    assert len(await _all(client.astream(1))) == 2
+    assert len(await asyncio.to_thread(lambda: list(client.stream(1)))) == 2
+
+
+async def test_ids_and_tokens_of_another_form_are_none() -> None:
+    for deep in (b'{"run_id": %b}', b'{"run_ids": [%b, 5, "a"]}'):
+        body = b'{"output": 1, "metadata": %b}' % (deep % (b"[" * 800 + b"]" * 800))
+        client = answered(body)
+        assert await client.ainvoke(1) == 1
+        assert client.last_run is not None
+        assert client.last_run.run_ids == (("a",) if b"run_ids" in deep else ())
 
 
 async def test_a_refused_run_is_an_error() -> None:
@@ -393,6 +528,30 @@ async def test_inputs_configs_and_arguments_may_hold_what_orjson_refuses(number:
     _, body = await sent_by(lambda client: client.ainvoke(number, config, n=number))
 
     assert body["input"] == body["config"]["configurable"]["a"] == body["kwargs"]["n"] == number
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b"], ("a", "b"), {"a", "b"}, frozenset("ab"), {"a": 1, "b": 2}.keys()]
+)
+@pytest.mark.parametrize("verb", ["astream_log", "astream_events"])
+async def test_names_of_steps_may_be_in_a_collection_of_any_kind(verb: str, names: Any) -> None:
+    sent: list[Any] = []
+
+    def answer(request: Any) -> Any:
+        sent.append(json.loads(request.content))
+        return httpx2.Response(200, headers=SSE, content=b"event: end\n\n")
+
+    assert await _all(getattr(answered(answer), verb)(1, include_names=names)) == []
+    assert sorted(sent[0]["include_names"]) == ["a", "b"]
+    assert sent[0]["exclude_names"] is None
+
+
+async def test_names_of_steps_that_cannot_be_sent_are_told() -> None:
+    names: Any = [object()]
+    with pytest.raises(
+        TypeError, match=r"sent as JSON: include_names\[0\] is of type object\. Turn"
+    ):
+        await _all(answered(b"").astream_log(1, include_names=names))
 
 
 async def test_a_config_that_holds_itself_is_sent_without_that() -> None:

@@ -355,8 +355,15 @@ HELD_BY: dict[str, list[str]] = {
     ],
     "astream_log": ["test_client.py::test_both_clients_read_the_same_steps"],
     "astream_events": ["test_client.py::test_both_clients_read_the_same_steps"],
-    "sync_client, async_client": ["test_client.py::test_the_clients_may_be_replaced"],
-    "errors": ["test_client.py::test_a_refusal_keeps_the_servers_detail"],
+    "sync_client, async_client": [
+        "test_client.py::test_the_clients_may_be_replaced",
+        "test_client.py::test_a_test_may_answer_in_the_place_of_a_server",
+        "test_client_connections.py::test_the_library_whose_objects_are_given_is_used",
+    ],
+    "errors": [
+        "test_client.py::test_a_refusal_keeps_the_servers_detail",
+        "test_client_connections.py::test_what_one_library_raises_is_caught_as_the_others_too",
+    ],
     "use_server_callback_events": [
         "test_callback_events.py::test_a_clients_callbacks_are_told_what_happened_on_the_server",
         "test_callback_events.py::test_a_client_may_leave_them_out",
