@@ -134,6 +134,8 @@ def _count(number: int, noun: str) -> str:
 def _migrate(options: argparse.Namespace) -> int:
     name = options.stdin_name if options.path == "-" else options.path
     path = Path(name)
+    if options.path != "-" and not path.exists():
+        return _fail(f"{path}: no such file or folder. Give one, or - for standard input.")
     if not path.is_dir() and not is_looked_at(path):
         return _fail(f"{name}: not a kind of file that is looked at; --help lists them.")
     totals = _Totals()
@@ -142,8 +144,6 @@ def _migrate(options: argparse.Namespace) -> int:
         _show(name, migrated, migrated.data if options.write else _diff(name, migrated))
         totals.add(migrated)
         return totals.exit_code(check=options.check)
-    if not path.exists():
-        return _fail(f"{path}: no such file or folder. Give one, or - for standard input.")
     for entry in files_at(path):
         if isinstance(entry, Skipped):
             totals.failed += entry.failed
@@ -159,9 +159,9 @@ def _migrate_file(path: Path, totals: _Totals, *, write: bool) -> None:
         migrated = migrate(path, path.read_bytes())
         if write and migrated.changes:
             write_whole(path.resolve(), migrated.data)
-    except OSError as error:
+    except Exception as error:  # noqa: BLE001 - no file, whatever is in it, ends the whole run
         totals.failed += 1
-        _tell(f"{path}: failed: {error.strerror}")
+        _tell(f"{path}: failed: {getattr(error, 'strerror', None) or repr(error)}")
         return
     totals.add(migrated)
     if not write:
@@ -172,12 +172,13 @@ def _migrate_file(path: Path, totals: _Totals, *, write: bool) -> None:
 
 
 def _diff(name: str, migrated: Migrated) -> bytes:
-    """Return what changes as patch reads it, in the encoding of the file."""
+    """Return what changes as patch reads it: its lines in the encoding of the file."""
     before, after = _lines(migrated.before), _lines(migrated.after)
     place = PurePath(name).as_posix().lstrip("/")
     lines = [*difflib.unified_diff(before, after, f"a/{place}", f"b/{place}")]
-    whole = (line if line.endswith("\n") else f"{line}{_NO_NEWLINE}" for line in lines)
-    return "".join(whole).encode(migrated.encoding, errors="surrogateescape")
+    whole = [line if line.endswith("\n") else f"{line}{_NO_NEWLINE}" for line in lines]
+    names, hunks = "".join(whole[:2]), "".join(whole[2:])
+    return os.fsencode(names) + hunks.encode(migrated.encoding)
 
 
 _NO_NEWLINE = "\n\\ No newline at end of file\n"

@@ -1,5 +1,6 @@
 """The command `chainserve`, as a process and as a function."""
 
+import inspect
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 import chainserve
 from chainserve.cli import main
+from chainserve.migrate import Migrated, migrate
 from chainserve.migrate.files import MAX_FILE_BYTES
 from tests._processes import ROOT
 
@@ -130,10 +132,72 @@ def test_a_file_that_cannot_be_read_is_a_failure_and_the_others_are_changed(
     assert (folder / "app" / "server.py").read_text().count(AFTER) == 1
 
 
+def test_no_file_ends_the_whole_run_whatever_is_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def failing(path: Path, data: bytes) -> Migrated:
+        if path.name == "odd.py":
+            raise ZeroDivisionError("odd")
+        return migrate(path, data)
+
+    (folder / "app" / "odd.py").write_text(BEFORE)
+    monkeypatch.setattr("chainserve.cli.migrate", failing)
+
+    assert main(["migrate", "--write", "."]) == 2
+    assert "app/odd.py: failed: ZeroDivisionError('odd')" in capfd.readouterr().err
+    assert (folder / "app" / "server.py").read_text().count(AFTER) == 1
+
+
+def test_a_folders_name_need_not_be_in_the_encoding_of_a_file(
+    folder: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name in ("é", os.fsdecode(b"\xff")):
+        (folder / name).mkdir()
+        (folder / name / "x.py").write_text(f"# coding: ascii\n{BEFORE}")
+
+    assert main(["migrate", "."]) == 0
+    shown = capfdbinary.readouterr().out
+    assert b"+++ b/\xff/x.py\n" in shown
+    assert "+++ b/é/x.py\n".encode() in shown
+
+
+def test_a_file_is_found_however_deep_it_is(folder: Path) -> None:
+    path = folder.joinpath(*"d" * 300, "deep.py")
+    path.parent.mkdir(parents=True)
+    path.write_text(BEFORE)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)
+    try:
+        assert main(["migrate", "--write", "."]) == 0
+    finally:
+        sys.setrecursionlimit(limit)
+
+    assert path.read_text() == AFTER
+
+
+def test_a_folder_that_cannot_be_read_is_the_only_one_that_fails(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def exists(path: Path, **options: bool) -> bool:
+        if path.parent.name == "locked":  # What a folder without any rights does.
+            raise PermissionError(13, "Permission denied")
+        return os.path.exists(path)
+
+    (folder / "app" / "locked").mkdir()
+    monkeypatch.setattr(Path, "exists", exists)
+
+    assert main(["migrate", "--write", "."]) == 2
+    shown = capfd.readouterr()
+    assert [line for line in shown.err.splitlines() if "failed" in line] == [
+        "app/locked: failed: Permission denied"
+    ]
+    assert shown.out == "app/server.py: 1 place\nrequirements.txt: 1 place\n"
+
+
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("nowhere", "nowhere: not a kind of file that is looked at"),
+        ("nowhere", "nowhere: no such file or folder. Give one, or - for standard input."),
         ("nowhere.py", "nowhere.py: no such file or folder. Give one, or - for standard input."),
         ("README.md", "README.md: not a kind of file that is looked at"),
     ],
@@ -169,7 +233,6 @@ def test_what_is_not_the_applications_own_is_left_alone_and_told(
     assert all(path.read_text() == BEFORE for path in [*left, outside / "server.py"])
     told = capfd.readouterr().err.splitlines()
     assert [line for line in told if "skipped" in line or "failed" in line] == [
-        ".git: skipped: not the application's own",
         ".venv: skipped: not the application's own",
         "data.py: failed: binary, so left as it is",
         "gone.py: skipped: a symbolic link",

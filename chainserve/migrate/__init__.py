@@ -71,13 +71,17 @@ def migrate(path: PurePath, data: bytes) -> Migrated:
     try:
         encoding = _encoding(path, data)
         text = data.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError):
+        again = text.encode(encoding)
+    except (SyntaxError, UnicodeError, LookupError):
         return _unchanged(data, "in no encoding that can be read here, so left as it is")
-    if text.encode(encoding) != data:
+    if again != data:
         return _unchanged(data, "its encoding cannot be written as it was, so left as it is")
     mark = text[: text.startswith("\ufeff")]
     body = text.removeprefix(mark)
-    after, findings = kind(body)
+    try:
+        after, findings = kind(body)
+    except (RecursionError, MemoryError):
+        return _unchanged(data, "nested too deeply to be read here, so left as it is")
     new = (mark + after).encode(encoding)
     shown = "utf-8" if data[:2] in _UTF16 else encoding
     return Migrated(text, mark + after, shown, new, len(findings.edits), findings.notes)

@@ -14,12 +14,8 @@ MAX_FILE_BYTES = 1_048_576
 
 SKIPPED_FOLDERS = frozenset(
     {
-        ".bzr",
         ".eggs",
-        ".git",
-        ".hg",
         ".nox",
-        ".svn",
         ".tox",
         ".venv",
         "build",
@@ -30,8 +26,10 @@ SKIPPED_FOLDERS = frozenset(
 )
 """Folders whose files are not the author's; those with a `pyvenv.cfg` are others."""
 
-CACHES = frozenset({".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"})
-"""Folders that nobody misses, so that they are skipped without a word."""
+PASSED_OVER = frozenset(
+    {".bzr", ".git", ".hg", ".svn"} | {".mypy_cache", ".pytest_cache", ".ruff_cache", "__pycache__"}
+)
+"""Histories and caches: folders that nobody misses, so that they are skipped without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +50,36 @@ class Skipped:
 def files_at(path: Path) -> Iterator[Path | Skipped]:
     """Yield a file, or the files of a folder that are looked at in order; and what is skipped.
 
-    No symbolic link below the folder is followed.
+    No symbolic link below the folder is followed. What cannot be read is told by itself, however
+    deep it is; all else is there.
     """
-    try:
-        if path.is_dir():
-            for entry in sorted(path.iterdir()):
-                yield from _entry(entry)
-        else:
-            yield _sized(path)
-    except OSError as error:
-        yield Skipped(path, error.strerror or "cannot be read", failed=True)
+    waiting = [path]
+    while waiting:
+        entry = waiting.pop()
+        try:
+            reason = None if entry is path else _why_skipped(entry)
+            if reason is not None:
+                yield Skipped(entry, reason)
+            elif entry.is_dir():
+                waiting += sorted(_below(entry), reverse=True)
+            elif entry is path or is_looked_at(entry):
+                yield _sized(entry)
+        except OSError as error:
+            yield Skipped(entry, error.strerror or "cannot be read", failed=True)
 
 
-def _entry(entry: Path) -> Iterator[Path | Skipped]:
+def _below(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.name not in PASSED_OVER:
+            yield entry
+
+
+def _why_skipped(entry: Path) -> str | None:
     if entry.is_symlink():
-        if entry.is_dir() or is_looked_at(entry):
-            yield Skipped(entry, "a symbolic link")
-    elif entry.is_dir() and entry.name not in CACHES:
-        if entry.name in SKIPPED_FOLDERS or (entry / "pyvenv.cfg").exists():
-            yield Skipped(entry, "not the application's own")
-        else:
-            yield from files_at(entry)
-    elif is_looked_at(entry) and not entry.is_dir():
-        yield from files_at(entry)
+        return "a symbolic link" if entry.is_dir() or is_looked_at(entry) else None
+    if entry.is_dir() and (entry.name in SKIPPED_FOLDERS or (entry / "pyvenv.cfg").exists()):
+        return "not the application's own"
+    return None
 
 
 def _sized(path: Path) -> Path | Skipped:

@@ -31,7 +31,7 @@ def migrate_notebook(text: str) -> tuple[str, Findings]:
     try:
         notebook = json.loads(text)
         cells = [*_code_cells(notebook)]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return text, Findings.failed("not a notebook that can be read here")
     findings, changed = _migrate_cells(cells)
     if not changed:

@@ -22,7 +22,7 @@ def migrate_python(text: str, *, declares_requirements: bool = False) -> Finding
         meant = source.changed_text() is not None
     except SyntaxError as error:
         return Findings.failed(f"not Python that can be read here ({error.msg})", error.lineno or 0)
-    except (ValueError, RecursionError, MemoryError):
+    except ValueError:
         return Findings.failed("not Python that can be read here")
     if not meant:
         return Findings.failed("cannot be changed safely: exchange langserve for chainserve in it")

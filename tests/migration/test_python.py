@@ -241,7 +241,10 @@ FAILED = {
     b"# coding: nonsense\nimport langserve": "0: failed: in no encoding",
     b"import langserve  # \xff": "0: failed: in no encoding",
     b"import langserve\0": "0: failed: binary",
+    b"# coding: undefined\nimport langserve": "0: failed: in no encoding",
+    b"# coding: idna\nimport langserve # \xe9": "0: failed: in no encoding",
     b"langserve" + b"(" * 5000: "1: failed: not Python",
+    b"import langserve\nx = 1" + b"+1" * 50_000: "0: failed: nested too deeply",
 }
 
 

@@ -336,6 +336,14 @@ def test_a_notebook_that_cannot_be_written_as_it_was_stays() -> None:
     assert ["cannot be written as it was" in note.message for note in result.notes] == [True]
 
 
+def test_a_notebook_that_is_nested_too_deeply_stays() -> None:
+    for text in (notebook("import langserve\nx = 1" + "+1" * 50_000), "[" * 99_999 + "langserve"):
+        result = migrated("a.ipynb", text)
+
+        assert result.data.decode() == text
+        assert ["nested too deeply" in note.message for note in result.notes] == [True]
+
+
 @pytest.mark.parametrize("text", ["{langserve", '"langserve"', '{"langserve": [1]}'])
 def test_what_is_no_notebook_stays(text: str) -> None:
     result = migrated("a.ipynb", text)
