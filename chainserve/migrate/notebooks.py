@@ -132,11 +132,12 @@ def _only_magics(text: str) -> str:
 
 def _writer_of(notebook: Any, text: str) -> Callable[[Any], str] | None:
     """Return what writes the notebook as this file was written; None if nothing here does."""
-    end = "\n" if text.endswith("\n") else ""
+    end = text[len(text.rstrip()) :]
+    line_end = "\r\n" if "\r\n" in text else "\n"  # A string of JSON has none, so all are the same.
     for form in _FORMS:
 
         def write(value: Any, form: dict[str, Any] = form) -> str:
-            return json.dumps(value, **form) + end
+            return json.dumps(value, **form).replace("\n", line_end) + end
 
         if write(notebook) == text:
             return write

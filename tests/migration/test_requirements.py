@@ -293,11 +293,13 @@ NEW_CELLS: tuple[Any, ...] = (
 
 @pytest.mark.parametrize("indent", [1, 2, 4, "\t", None])
 @pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize(("line_end", "end"), [("\n", ""), ("\n", "\n\n"), ("\r\n", "\r\n")])
 def test_a_notebooks_code_is_changed_and_its_form_stays(
-    indent: int | str | None, ascii_only: bool
+    indent: int | str | None, ascii_only: bool, line_end: str, end: str
 ) -> None:
     before, after = (
-        notebook(*cells, indent=indent, ascii_only=ascii_only) for cells in (CELLS, NEW_CELLS)
+        notebook(*cells, indent=indent, ascii_only=ascii_only).replace("\n", line_end) + end
+        for cells in (CELLS, NEW_CELLS)
     )
     result = migrated("a.ipynb", before)
 
