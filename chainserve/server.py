@@ -22,8 +22,9 @@ from chainserve.serialization import Serializer
 from chainserve.settings import unknown_variables
 from chainserve.types import ENDPOINT_NAMES, EndpointName, PlaygroundType
 
-_Handler: TypeAlias = Callable[..., Awaitable[Response]]
+__all__ = ["KNOWN_ENDPOINTS", "EndpointName", "add_routes", "add_stream_route"]
 
+_Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 KNOWN_ENDPOINTS: frozenset[EndpointName] = frozenset(ENDPOINT_NAMES)
 """What the endpoint lists may name."""

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pydantic_core
 from langchain_core.load.serializable import Serializable
@@ -47,6 +47,9 @@ from chainserve.errors import InvalidInputError, InvalidJSONError
 from chainserve.roles import with_messages
 from chainserve.schema import CustomUserType
 from chainserve.types import DisconnectMode
+
+Validator: TypeAlias = type[BaseModel] | type
+"""What the values of a body are held against."""
 
 MAX_ERRORS = 100
 """How many errors of one input are answered."""
@@ -287,6 +290,7 @@ __all__ = [
     "StepFilters",
     "StreamEventsParameters",
     "StreamLogParameters",
+    "Validator",
     "create_batch_request_model",
     "create_batch_response_model",
     "create_invoke_request_model",

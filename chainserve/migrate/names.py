@@ -7,7 +7,9 @@ TOP_LEVEL = ("APIHandler", "CustomUserType", "RemoteRunnable", "__version__", "a
 """What `from langserve import *` brings, in an order that linters leave alone."""
 
 MODULES: dict[str, frozenset[str]] = {
-    "api_handler": frozenset({"APIHandler", "PerKeyFeedbackConfig", "TokenFeedbackConfig"}),
+    "api_handler": frozenset(
+        {"APIHandler", "PerKeyFeedbackConfig", "PerRequestConfigModifier", "TokenFeedbackConfig"}
+    ),
     "callbacks": frozenset(
         {
             "AsyncEventAggregatorCallback",
@@ -45,7 +47,7 @@ MODULES: dict[str, frozenset[str]] = {
             "load_events",
         }
     ),
-    "server": frozenset({"KNOWN_ENDPOINTS", "add_routes"}),
+    "server": frozenset({"KNOWN_ENDPOINTS", "EndpointName", "add_routes"}),
     "validation": frozenset(
         {
             "BaseCallback",
@@ -70,6 +72,7 @@ MODULES: dict[str, frozenset[str]] = {
             "OnToolStart",
             "StreamEventsParameters",
             "StreamLogParameters",
+            "Validator",
             "create_batch_request_model",
             "create_batch_response_model",
             "create_invoke_request_model",
@@ -97,6 +100,9 @@ WITHOUT_COUNTERPART = {
     "cli": "start the server with uvicorn, as in: uvicorn app.server:app",
 }
 """LangServe's modules, of 0.3.3 and before, without a counterpart, and what to do instead."""
+
+NAMES_WITHOUT_COUNTERPART = {"logger": "make one of your own: logging.getLogger(__name__)"}
+"""The same for names, in whatever module they are."""
 
 
 def why_not(path: str) -> str | None:
@@ -127,6 +133,8 @@ def _why_not_in(module: str, name: str) -> str | None:
         return None
     if home := _home_of(name):
         return f"chainserve.{module} has no {name}: write {home}.{name}."
+    if mend := NAMES_WITHOUT_COUNTERPART.get(name):
+        return f"chainserve.{module} has no {name}: {mend}."
     return f"chainserve.{module} has no {name}, which is not LangServe's own: import it directly."
 
 

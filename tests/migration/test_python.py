@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from chainserve.migrate import Migrated, migrate
-from chainserve.migrate.names import MODULES, TOP_LEVEL, WITHOUT_COUNTERPART, why_not
+from chainserve.migrate.names import (
+    MODULES,
+    NAMES_WITHOUT_COUNTERPART,
+    TOP_LEVEL,
+    WITHOUT_COUNTERPART,
+    why_not,
+)
+from tests.migration._names import own_names
 
 PATH = PurePath("app/server.py")
 
@@ -45,6 +52,10 @@ CHANGED = {
     ),
     "from langserve.schema import *": "from chainserve.schema import *",
     "import langserve": "import chainserve",
+    "from langserve.api_handler import PerRequestConfigModifier": (
+        "from chainserve.api_handler import PerRequestConfigModifier"
+    ),
+    "from langserve.server import EndpointName": "from chainserve.server import EndpointName",
     "import langserve as ls": "import chainserve as ls",
     "import os, langserve, sys": "import os, chainserve, sys",
     "import langserve.client as c\nc.RemoteRunnable": (
@@ -115,7 +126,11 @@ LEFT = {
     "from langserve.api_handler import InvokeBaseResponse": (
         "write chainserve.validation.InvokeBaseResponse."
     ),
+    "from langserve.server import PerRequestConfigModifier": (
+        "write chainserve.api_handler.PerRequestConfigModifier."
+    ),
     "from langserve.client import httpx": "import it directly",
+    "from langserve.client import logger": "logging.getLogger(__name__)",
     "import langserve\nlangserve.api_handler._unpack_input": "2: by hand: _unpack_input is",
     "import langserve as ls\nls.playground.serve_playground": "2: by hand: langserve.playground",
     "import langserve\nx: 'langserve.playground.X'": "2: by hand: langserve.playground has no",
@@ -293,14 +308,7 @@ def test_every_public_name_of_langserves_is_known() -> None:
     langserve = importlib.import_module("langserve")
     assert {*TOP_LEVEL} == {*langserve.__all__}
     for module in MODULES:
-        found = importlib.import_module(f"langserve.{module}")
-        own = {
-            name
-            for name, value in vars(found).items()
-            if name.isidentifier()
-            and not name.startswith("_")
-            and getattr(value, "__module__", None) == found.__name__
-        }
+        own = own_names(f"langserve.{module}") - NAMES_WITHOUT_COUNTERPART.keys()
         assert own <= MODULES[module], module
 
 
