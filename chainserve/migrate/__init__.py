@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeAlias
 
+from chainserve.migrate.commands import migrate_commands, migrate_yaml
 from chainserve.migrate.edits import Findings, Note, NoteKind, apply
 from chainserve.migrate.notebooks import migrate_notebook
 from chainserve.migrate.python import migrate_python
 from chainserve.migrate.requirements import (
     LOCKED,
-    migrate_commands,
     migrate_environment,
     migrate_ini,
     migrate_requirements,
@@ -27,7 +27,6 @@ __all__ = ["Migrated", "Note", "NoteKind", "is_looked_at", "migrate"]
 
 _Migration: TypeAlias = Callable[[str], tuple[str, Findings]]
 
-_MENTIONS = re.compile(rb"(?i)langserve|sse_starlette|configurable_?field|pydantic[._]v1")
 _UTF16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 
 
@@ -64,7 +63,7 @@ def migrate(path: PurePath, data: bytes) -> Migrated:
     sure, nothing changes and a note says so. Migrating what was migrated changes nothing.
     """
     kind = _kind(path)
-    if kind is None or not _MENTIONS.search(data.replace(b"\0", b"")):
+    if kind is None or not kind.mentions.search(data.replace(b"\0", b"")):
         return _unchanged(data)
     if b"\0" in data and data[:2] not in _UTF16:
         return _unchanged(data, "binary, so left as it is")
@@ -79,7 +78,7 @@ def migrate(path: PurePath, data: bytes) -> Migrated:
     mark = text[: text.startswith("\ufeff")]
     body = text.removeprefix(mark)
     try:
-        after, findings = kind(body)
+        after, findings = kind.migration(body)
     except (RecursionError, MemoryError):
         return _unchanged(data, "nested too deeply to be read here, so left as it is")
     new = (mark + after).encode(encoding)
@@ -124,27 +123,52 @@ def _lock(text: str) -> Findings:
 
 _PYTHON = frozenset({".py", ".pyi", ".pyw"})
 _LOCKS = re.compile(r"(poetry|uv|pdm|Pipfile|pixi|pylock(\.\w+)?)\.(lock|toml)|conda-lock\.ya?ml")
-_KINDS: tuple[tuple[re.Pattern[str], _Migration], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), migration)
-    for pattern, migration in (
-        (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup)),
-        (r".*\.py[iw]?", _by_edits(migrate_python)),
-        (r".*\.ipynb", migrate_notebook),
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Files that are looked at: by their paths, by what is in them, and what then becomes of them.
+
+    Attributes:
+        paths: What their paths are.
+        migration: What becomes of their text.
+        mentions: What is in them if anything is to be said of them at all.
+    """
+
+    paths: re.Pattern[str]
+    migration: _Migration
+    mentions: re.Pattern[bytes]
+
+
+_IN_CODE = re.compile(rb"(?i)langserve|sse_starlette|configurable_?field|pydantic[._]v1")
+_IN_OTHERS = re.compile(rb"(?i)langserve|python[^\n]{0,100}3\.\d|langchain\W+serve")
+_KINDS = tuple(
+    _Kind(re.compile(paths, re.IGNORECASE), migration, mentions)
+    for paths, migration, mentions in (
+        (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup), _IN_CODE),
+        (r".*\.py[iw]?", _by_edits(migrate_python), _IN_CODE),
+        (r".*\.ipynb", migrate_notebook, _IN_CODE),
         (
             r"(.*/)?([^/]*requirements|[^/]*constraints)[^/]*\.(txt|in)",
             _by_edits(migrate_requirements),
+            _IN_OTHERS,
         ),
-        (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements)),
-        (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock)),
-        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml)),
-        (r"(.*/)?(setup\.cfg|tox\.ini)", _by_edits(migrate_ini)),
-        (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment)),
-        (r"(.*/)?[^/]*(Docker|Container|Make|just)file[^/]*", _by_edits(migrate_commands)),
-        (r".*\.(sh|bash|zsh|mk|ya?ml)", _by_edits(migrate_commands)),
+        (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements), _IN_OTHERS),
+        (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock), _IN_CODE),
+        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml), _IN_OTHERS),
+        (r".*\.(cfg|ini)", _by_edits(migrate_ini), _IN_OTHERS),
+        (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment), _IN_OTHERS),
+        (
+            r"(.*/)?[^/]*(Docker|Container|Make|just)file[^/]*",
+            _by_edits(migrate_commands),
+            _IN_OTHERS,
+        ),
+        (r".*\.(sh|bash|zsh|mk)", _by_edits(migrate_commands), _IN_OTHERS),
+        (r".*\.ya?ml", _by_edits(migrate_yaml), _IN_OTHERS),
     )
 )
 
 
-def _kind(path: PurePath) -> _Migration | None:
+def _kind(path: PurePath) -> _Kind | None:
     text = path.as_posix()
-    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(text)), None)
+    return next((kind for kind in _KINDS if kind.paths.fullmatch(text)), None)

@@ -1,15 +1,11 @@
 """What a migration does to a text, and what it says of it."""
 
-import re
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 NoteKind: TypeAlias = Literal["by hand", "differs", "failed"]
 """What is left to do, what behaves differently on purpose, and what could not be looked at."""
-
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -30,12 +26,14 @@ class Note:
         kind: What kind of note it is.
         message: A sentence that says what to do.
         cell: In a notebook the cell that the line is counted in, from 1.
+        once: Whether it is told of the first place alone.
     """
 
     line: int
     kind: NoteKind
     message: str
     cell: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +61,3 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
         pieces += [text[at : edit.start], edit.text]
         at = edit.end
     return "".join([*pieces, text[at:]])
-
-
-class Lines:
-    """Where the lines of a text begin, whatever ends them."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        self.starts = [0, *(found.end() for found in _LINE_END.finditer(text))]
-
-    def number(self, offset: int) -> int:
-        """Return the line, from 1, that a character is in."""
-        return bisect_right(self.starts, offset)
-
-    def offset(self, line: int, utf8_column: int) -> int:
-        """Return the character at a position as `ast` gives it."""
-        start = self.starts[line - 1]
-        end = self.starts[line] if line < len(self.starts) else len(self._text)
-        before = self._text[start:end].encode()[:utf8_column]
-        return start + len(before.decode(errors="ignore"))

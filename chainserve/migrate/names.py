@@ -101,6 +101,9 @@ WITHOUT_COUNTERPART = {
 }
 """LangServe's modules, of 0.3.3 and before, without a counterpart, and what to do instead."""
 
+KNOWN = frozenset({*MODULES, *WITHOUT_COUNTERPART, *TOP_LEVEL})
+"""What `langserve.` is followed by, where it is the package and no file's name."""
+
 NAMES_WITHOUT_COUNTERPART = {"logger": "make one of your own: logging.getLogger(__name__)"}
 """The same for names, in whatever module they are."""
 
@@ -148,8 +151,7 @@ def _home_of(name: str) -> str | None:
 
 def is_known(path: str) -> bool:
     """Tell whether a dotted path is one of LangServe's modules or names, not a file's name."""
-    first = path.partition(".")[2].partition(".")[0]
-    return first in MODULES or first in WITHOUT_COUNTERPART or first in TOP_LEVEL
+    return path.partition(".")[2].partition(".")[0] in KNOWN
 
 
 def renamed(path: str) -> str:

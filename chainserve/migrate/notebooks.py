@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chainserve.migrate.edits import Edit, Findings, Lines, Note, apply
+from chainserve.migrate.commands import migrate_commands
+from chainserve.migrate.edits import Edit, Findings, Note, apply
+from chainserve.migrate.lines import Lines
 from chainserve.migrate.python import migrate_python
-from chainserve.migrate.requirements import migrate_commands
 from chainserve.migrate.source import parse
 
 _MAGIC = re.compile(r"(?m)^([ \t]*)[%!?][^\r\n]*")

@@ -5,7 +5,8 @@ import re
 import warnings
 from collections.abc import Iterable
 
-from chainserve.migrate.edits import Edit, Lines, Note, NoteKind, apply
+from chainserve.migrate.edits import Edit, Note, NoteKind, apply
+from chainserve.migrate.lines import Lines
 from chainserve.migrate.names import OURS, THEIRS
 
 _PLAIN_LITERAL = re.compile(r"(\"\"\"|'''|\"|')(.*)\1", re.DOTALL)

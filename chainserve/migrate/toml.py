@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainserve.migrate.edits import Findings, apply
-from chainserve.migrate.names import is_theirs
+from chainserve.migrate.leftovers import LEFT
+from chainserve.migrate.names import THEIRS, is_theirs
 from chainserve.migrate.requirements import RequirementsText, new_extras
 
-OTHERWISE = "This names langserve: write what it is for chainserve."
 TEMPLATE = "This table is read by LangServe's templates alone: leave it out."
 
-_HEADER = re.compile(r"[ \t]*\[\[?[ \t]*(?P<table>[^\]\r\n]+?)[ \t]*\]")
+_HEADER = re.compile(r"[ \t]*\[\[?(?P<table>[^\]\r\n]+)\]")
 _KEY = re.compile(r"[ \t]*(?P<key>[\w.-]+|\"[^\"\r\n]*\"|'[^'\r\n]*')[ \t]*=[ \t]*")
-_TOKEN = re.compile(
-    r"#[^\r\n]*|\"(?P<basic>(?:[^\"\\\r\n]|\\.)*)\"|'(?P<literal>[^'\r\n]*)'|[\[\]{}]"
-)
+_TOKEN = re.compile(r"#[^\r\n]*|\"(?:[^\"\\\r\n]|\\.)*\"?|'[^'\r\n]*'?|[\[\]{}]")
 _LISTS = re.compile(
     r"project/dependencies|project\.optional-dependencies/.*|dependency-groups/.*"
     r"|build-system/requires|tool\.(uv|pdm)(\.dev-dependencies)?/.*"
@@ -39,13 +37,15 @@ def migrate_toml(text: str) -> Findings:
     table, key, depth = "", "", 0
     for start, end in _lines(text):
         if depth == 0 and (header := _HEADER.match(text, start, end)):
-            table, key = header["table"].replace('"', ""), ""
+            table, key = header["table"].strip().replace('"', ""), ""
             _table(found, table, start)
             continue
         at = start
         if depth == 0 and (assignment := _KEY.match(text, start, end)):
             key, at = assignment["key"].strip("\"'"), assignment.end()
-            if is_theirs(key.rpartition(".")[2]):
+            if _LISTS.fullmatch(f"{table}/{key}"):
+                found.settle(start)  # The name of an extra, or of a group, is the author's.
+            elif is_theirs(key.rpartition(".")[2].lower()):
                 _assignment(found, table, key, assignment.span("key"), (at, end))
                 continue
         depth = _values(found, f"{table}/{key}", (at, end), depth)
@@ -64,7 +64,7 @@ def _table(found: RequirementsText, table: str, start: int) -> None:
     if table == "tool.langserve":
         found.note(start, "by hand", TEMPLATE)
     elif table.split(".")[-1] == "langserve":
-        found.note(start, "by hand", OTHERWISE)
+        found.note(start, "by hand", LEFT)
 
 
 def _assignment(
@@ -73,9 +73,9 @@ def _assignment(
     """Exchange `langserve = …` in a table of requirements."""
     start, end = value
     old = found.text[start:end].rstrip()
-    new = _new_value(old) if _TABLES.fullmatch(table) and key == "langserve" else None
+    new = _new_value(old) if _TABLES.fullmatch(table) and key.lower() == THEIRS else None
     if new is None:
-        found.note(start, "by hand", OTHERWISE)
+        found.note(start, "by hand", LEFT)
         return
     quote = found.text[name[0]] if found.text[name[0]] in "\"'" else ""
     found.edit(*name, f"{quote}chainserve{quote}")
@@ -110,8 +110,6 @@ def _values(found: RequirementsText, place: str, span: tuple[int, int], depth: i
                 found.exchange(start, end)
             elif place.startswith("tool.poetry.extras/") and found.text[start:end] == "langserve":
                 found.edit(start, end, "chainserve")
-            elif is_theirs(found.text[start:end]):
-                found.note(start, "by hand", OTHERWISE)
     return max(depth, 0)
 
 

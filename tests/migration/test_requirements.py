@@ -1,5 +1,6 @@
 """What `chainserve migrate` does to files with requirements, and to notebooks."""
 
+import importlib
 import json
 import tomllib
 from pathlib import PurePath
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from chainserve.migrate import Migrated, is_looked_at, migrate
+from tests._processes import ROOT
 
 
 def migrated(name: str, text: str) -> Migrated:
@@ -187,8 +189,8 @@ OTHERS = {
         "    chainserve[all]  # x\n[options.extras_require]\nserve = chainserve[server]\n",
     ),
     "tox.ini": (
-        "[testenv]\ndeps =\n  langserve[client]\ncommands = pytest langserve\n",
-        "[testenv]\ndeps =\n  chainserve[client]\ncommands = pytest langserve\n",
+        "[testenv]\ndeps =\n  langserve[client]\ncommands = pytest langserve_app\n",
+        "[testenv]\ndeps =\n  chainserve[client]\ncommands = pytest langserve_app\n",
     ),
     "setup.py": (
         "setup(name='x', install_requires=['langserve[all]>=0.3', \"fastapi\", 'langserve'])",
@@ -203,23 +205,23 @@ OTHERS = {
     ),
     "Dockerfile": (
         "FROM python\n# pip install langserve\nRUN pip install --no-cache-dir \\\n"
-        '    fastapi "langserve[all]>=0.3" && echo langserve\n'
+        '    fastapi "langserve[all]>=0.3" && echo done\n'
         'RUN ["pip", "install", "langserve[server]"]\nCMD ["uvicorn", "langserve_app:app"]\n',
         "FROM python\n# pip install langserve\nRUN pip install --no-cache-dir \\\n"
-        '    fastapi "chainserve[all]" && echo langserve\n'
+        '    fastapi "chainserve[all]" && echo done\n'
         'RUN ["pip", "install", "chainserve[server]"]\nCMD ["uvicorn", "langserve_app:app"]\n',
     ),
     "deploy/start.sh": (
         "python -m pip install -U langserve[all]==0.3.3\nuv add 'langserve[server]'; ls\n",
-        "python -m pip install -U chainserve[all]\nuv add 'chainserve[server]'; ls\n",
+        "python -m pip install -U \"chainserve[all]\"\nuv add 'chainserve[server]'; ls\n",
     ),
     ".github/workflows/test.yml": (
         "steps:\n  - run: pip install langserve[all] pytest\n",
-        "steps:\n  - run: pip install chainserve[all] pytest\n",
+        'steps:\n  - run: pip install "chainserve[all]" pytest\n',
     ),
     "Makefile": (
         "install:\n\tpip3 install langserve\n",
-        "install:\n\tpip3 install chainserve[client,server]\n",
+        'install:\n\tpip3 install "chainserve[client,server]"\n',
     ),
 }
 
@@ -234,22 +236,159 @@ def test_other_files_are_changed_in_their_requirements_alone(name: str) -> None:
     assert migrated(name, after).changes == 0
 
 
-OTHERS_BY_HAND = {
-    "environment.yml": ("dependencies:\n  - conda-forge::langserve=0.3\n", "2: chainserve is no"),
-    "install.sh": ("conda install langserve\n", "1: chainserve is no conda package"),
-    "Dockerfile": ("RUN pip install langserve@git+https://x\n", "1: Write the requirement"),
-    "setup.cfg": ("[options]\ninstall_requires =\n  langserve[spam]\n", "3: Write the requirement"),
-}
+OTHERS_BY_HAND = [
+    ("environment.yml", "dependencies:\n  - conda-forge::langserve=0.3\n", "2: chainserve is no"),
+    ("install.sh", "conda install langserve\n", "1: chainserve is no conda package"),
+    ("Dockerfile", "RUN pip install langserve@git+https://x\n", "1: Write the requirement"),
+    ("Dockerfile", "RUN pip install langserve --hash=sha256:a\n", "1: This installs one file of"),
+    ("setup.cfg", "[options]\ninstall_requires =\n  langserve[spam]\n", "3: Write the requirement"),
+    ("a.yml", "run: [pip install langserve]\n", '1: Write "chainserve[client,server]" here'),
+    ("a.sh", "sh -c \"sh -c 'pip install langserve'\"\n", '1: Write "chainserve[client,server]"'),
+    ("Dockerfile", 'RUN python -c "import langserve"\n', "1: This names langserve"),
+    ("Dockerfile", 'CMD ["python", "-m", "langserve"]\n', "1: This names langserve"),
+    ("Dockerfile", "RUN pip uninstall langserve\n", "1: This names langserve"),
+    ("Dockerfile", "RUN pip install https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names"),
+    ("Dockerfile", 'CMD ["langchain", "serve"]\n', "1: This is LangChain's command"),
+    ("start.sh", "\nlangchain serve --port=80\n", "2: This is LangChain's command"),
+    ("start.sh", "uvicorn langserve.server:app\n", "1: This names langserve"),
+    ("requirements.txt", "https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names langserve"),
+    ("setup.cfg", "[mypy-langserve.*]\nignore_missing_imports = True\n", "1: This names langserve"),
+    ("mypy.ini", "[mypy-langserve]\n", "1: This names langserve"),
+    ("pytest.ini", "[pytest]\naddopts = --cov=langserve\n", "2: This names langserve"),
+    ("tox.ini", "[testenv]\ncommands = pytest --pyargs langserve\n", "2: This names langserve"),
+    ("play.yml", "- pip: {name: langserve}\n", "1: This names langserve"),
+    ("logging.yml", "loggers:\n  langserve:\n    level: INFO\n", "2: This names langserve"),
+]
 
 
-@pytest.mark.parametrize("name", OTHERS_BY_HAND)
-def test_what_cannot_be_changed_in_other_files_is_told(name: str) -> None:
-    text, part = OTHERS_BY_HAND[name]
+@pytest.mark.parametrize(("name", "text", "part"), OTHERS_BY_HAND)
+def test_what_cannot_be_changed_in_other_files_is_told(name: str, text: str, part: str) -> None:
     result = migrated(name, text)
 
     assert result.data.decode() == text
     [note] = by_hand(result)
     assert note.startswith(part)
+
+
+NAMES_OF_OTHERS = [
+    ("setup.cfg", "[metadata]\nname = langserve\ndescription = a langserve app\n"),
+    ("setup.cfg", "[options.extras_require]\nlangserve = fastapi\n"),
+    ("pyproject.toml", '[project.optional-dependencies]\nlangserve = ["fastapi"]\n'),
+    ("pyproject.toml", '[project]\nname = "langserve"\n'),
+    ("compose.yml", "image: langserve\nx: y/langserve:1\nz: langserve:2\nv: langserve-app\n"),
+    ("Dockerfile", 'RUN pip install -e ".[langserve]" "mine[dev,langserve]"\n'),
+    ("start.sh", "# import langserve\ncat langserve.log https://langserve.example.com\n"),
+    ("start.sh", "cd ./langserve && ls  # langserve\n"),
+    ("requirements.txt", "chainserve[langserve]\nmine[langserve]\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), NAMES_OF_OTHERS)
+def test_what_has_the_word_as_a_name_of_its_own_stays_without_a_word(name: str, text: str) -> None:
+    result = migrated(name, text)
+
+    assert (result.data.decode(), result.notes) == (text, ())
+
+
+QUOTED = [
+    ("x: {}", "pip install langserve", 'pip install "chainserve[client,server]"'),
+    ("x: {}", "[pip, install, langserve]", '[pip, install, "chainserve[client,server]"]'),
+    ("x: {}", '"pip install langserve"', "\"pip install 'chainserve[client,server]'\""),
+    ("x: {}", "'pip install langserve'", "'pip install \"chainserve[client,server]\"'"),
+    ("x: {}", '["sh", "-c", "uv add langserve"]', "\"uv add 'chainserve[client,server]'\"]"),
+    ("x:\n  - {}", "pip install -q langserve[all]~=0.3 y", 'pip install -q "chainserve[all]" y'),
+    ("x: |\n  {}", "# don't\n  pip install langserve", 'install "chainserve[client,server]"'),
+    ("x: |\n  {}", "[ -d y ] || pip install langserve", '|| pip install "chainserve'),
+]
+
+
+@pytest.mark.parametrize(("around", "before", "after"), QUOTED)
+def test_a_requirement_in_a_command_is_quoted_so_that_all_around_it_stays_whole(
+    around: str, before: str, after: str
+) -> None:
+    yaml: Any = importlib.import_module("yaml")
+    result = migrated("compose.yml", around.format(before))
+    new = result.data.decode()
+
+    assert after in new
+    assert (by_hand(result), new.count("chainserve")) == ([], 1)
+    assert str(yaml.safe_load(new)).count("chainserve") == 1
+
+
+OLD_PYTHONS = [
+    ("Dockerfile", "FROM --platform=linux/amd64 python:3.10-slim AS base\n"),
+    ("Dockerfile", "from docker.io/python:3.8\n"),
+    ("pyproject.toml", '[project]\nrequires-python = ">=3.9,<4"\n'),
+    ("pyproject.toml", '[project]\nrequires-python = "<3.11"\n'),
+    ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.8.1"\n'),
+    ("Pipfile", '[requires]\npython_version = "3.10"\n'),
+    ("setup.cfg", "[options]\npython_requires = >=3.8\n"),
+    ("environment.yml", "dependencies:\n  - python=3.10\n"),
+    ("environment.yml", 'dependencies:\n  - "python>=3.9"\n'),
+    (".github/workflows/test.yml", "python-version: ['3.10', '3.11']\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), OLD_PYTHONS)
+def test_a_python_that_is_too_old_is_told(name: str, text: str) -> None:
+    result = migrated(name, text)
+
+    [note] = by_hand(result)
+    assert note.endswith("chainserve needs Python 3.11 or later: raise what is asked for here.")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        assert tomllib.load(file)["project"]["requires-python"] == ">=3.11"
+
+
+NEW_PYTHONS = [
+    ("Dockerfile", "FROM python:3.11-alpine3.10\nFROM python:3\nFROM python:3.13\n"),
+    ("pyproject.toml", '[project]\nrequires-python = ">=3.11,!=3.9.7,<3.14"\n'),
+    ("requirements.txt", 'fastapi; python_version >= "3.8"\n'),
+    ("environment.yml", "dependencies:\n  - python=3.12\n  - python-dateutil=3.9\n"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), NEW_PYTHONS)
+def test_a_python_that_is_new_enough_is_not_told(name: str, text: str) -> None:
+    assert migrated(name, text).notes == ()
+
+
+LONG = 500_000
+ENDLESS = [
+    ("requirements.txt", "langserve{}x"),
+    ("requirements.txt", "langserve=={}x"),
+    ("requirements.txt", "x{}langserve"),
+    ("setup.cfg", "[options]\ninstall_requires = langserve{}x"),
+    ("environment.yml", "- langserve{}x"),
+    ("environment.yml", "- pip:\n  - 'langserve{}x"),
+    ("pyproject.toml", "[tool.'{}x']\n[project]\ndependencies = ['langserve{}x']"),
+    ("a.sh", "pip install langserve{}x"),
+    ("a.sh", "{}pip install langserve"),
+    ("setup.py", "x = 'langserve{}x'"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), ENDLESS)
+def test_a_line_of_any_length_comes_to_an_end(name: str, text: str) -> None:
+    migrated(name, text.replace("{}", " " * LONG))
+
+
+REPEATED = [
+    ("a.sh", "pip install langserve; "),
+    ("a.sh", "pip install langserve"),
+    ("a.yml", "[pip, install, langserve], "),
+    ("a.py", "langserve.add_routes;"),
+    ("a.py", "é;langserve.add_routes;"),
+    ("pyproject.toml", '\\"'),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), REPEATED)
+def test_a_line_of_many_words_comes_to_an_end(name: str, text: str) -> None:
+    text = text * (LONG // 2 // len(text))
+    before, after = {"a.py": ("import langserve;", ""), "pyproject.toml": ("x = '''\n", "'''")}.get(
+        name, ("", "")
+    )
+    migrated(name, f"{before}{text}{after}# langserve")
 
 
 @pytest.mark.parametrize("name", ["README.md", "app.js", "client.ts", "package.json", "x.txt"])
@@ -283,7 +422,7 @@ CELLS: tuple[Any, ...] = (
     [],
 )
 NEW_CELLS: tuple[Any, ...] = (
-    ["%pip install chainserve[all]\n", "!ls\n", "import chainserve  # é"],
+    ['%pip install "chainserve[all]"\n', "!ls\n", "import chainserve  # é"],
     ["chainserve.add_routes(app, chain)\n", "if x:\n", "    %time f()\n"],
     "from chainserve import RemoteRunnable\n",
     ["%%bash\n", "pip install 'chainserve[client]'\n"],
