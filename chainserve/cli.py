@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from chainserve.migrate import Migrated, is_looked_at, migrate
@@ -104,6 +104,7 @@ class _Totals:
     places: int = 0
     by_hand: int = 0
     failed: int = 0
+    told: set[str] = field(default_factory=set)
 
     def add(self, migrated: Migrated) -> None:
         self.files += migrated.changes > 0
@@ -141,8 +142,7 @@ def _migrate(options: argparse.Namespace) -> int:
     totals = _Totals()
     if options.path == "-":
         migrated = migrate(PurePath(name), sys.stdin.buffer.read())
-        _show(name, migrated, migrated.data if options.write else _diff(name, migrated))
-        totals.add(migrated)
+        _show(name, migrated, migrated.data if options.write else _diff(name, migrated), totals)
         return totals.exit_code(check=options.check)
     for entry in files_at(path):
         if isinstance(entry, Skipped):
@@ -163,12 +163,9 @@ def _migrate_file(path: Path, totals: _Totals, *, write: bool) -> None:
         totals.failed += 1
         _tell(f"{path}: failed: {getattr(error, 'strerror', None) or repr(error)}")
         return
-    totals.add(migrated)
-    if not write:
-        _show(str(path), migrated, _diff(str(path), migrated))
-    else:
-        line = f"{path}: {_count(migrated.changes, 'place')}\n" if migrated.changes else ""
-        _show(str(path), migrated, line.encode(errors="surrogateescape"))
+    line = f"{path}: {_count(migrated.changes, 'place')}\n" if migrated.changes else ""
+    output = os.fsencode(line) if write else _diff(str(path), migrated)
+    _show(str(path), migrated, output, totals)
 
 
 def _diff(name: str, migrated: Migrated) -> bytes:
@@ -189,11 +186,15 @@ def _lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _show(name: str, migrated: Migrated, output: bytes) -> None:
+def _show(name: str, migrated: Migrated, output: bytes, totals: _Totals) -> None:
     """Write the output, and below it what is to be said of the file."""
+    totals.add(migrated)
     sys.stdout.buffer.write(output)
     sys.stdout.buffer.flush()
     for note in migrated.notes:
+        if note.once and note.message in totals.told:
+            continue
+        totals.told.add(note.message)
         cell = f":cell {note.cell}" if note.cell else ""
         line = f":{note.line}" if note.line else ""
         _tell(f"{name}{cell}{line}: {note.kind}: {note.message}")

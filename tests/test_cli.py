@@ -68,6 +68,18 @@ def test_it_shows_a_diff_and_writes_nothing(
     )
 
 
+def test_what_holds_for_all_files_is_told_once(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dev-requirements.txt").write_text("langserve[client]\nlangserve[server]\n")
+
+    assert main(["migrate", "."]) == 0
+    told = capfd.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in told if "PyPI" in line] == [
+        "dev-requirements.txt:1"
+    ]
+
+
 def test_it_writes_what_it_shows(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     odd = "import langserve\r\n\x0c# \x85\r\n# é"
     (folder / "odd.py").write_bytes(f"# coding: latin-1\n{odd}".encode("latin-1"))
