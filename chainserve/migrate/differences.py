@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from chainserve.migrate.edits import Note
 from chainserve.migrate.source import dotted, strings
@@ -35,15 +36,22 @@ _SERVERS_OWN = frozenset({"run_name", "callbacks"})
 
 def differences(tree: ast.Module) -> Iterator[Note]:
     """Yield what the author of a module should know of."""
+    handlers = {"APIHandler", *_other_names(tree, "APIHandler")}
     for node in ast.walk(tree):
-        for message in _differences_of(node):
+        for message in _differences_of(node, handlers):
             yield Note(getattr(node, "lineno", 0), "differs", message)
 
 
-def _differences_of(node: ast.AST) -> Iterator[str]:
+def _other_names(tree: ast.Module, name: str) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias) and node.name == name and node.asname is not None:
+            yield node.asname
+
+
+def _differences_of(node: ast.AST, handlers: set[str]) -> Iterator[str]:
     match node:
         case ast.ClassDef(bases=bases):
-            if "APIHandler" in map(_last_name, bases):
+            if not handlers.isdisjoint(map(_last_name, bases)):
                 yield SUBCLASS
         case ast.Import(names=names):
             yield from _of_modules(name.name for name in names)
@@ -53,7 +61,10 @@ def _differences_of(node: ast.AST) -> Iterator[str]:
             ids = [word.value for word in node.keywords if word.arg == "id"] or node.args[:1]
             yield from _of_fields(ids)
         case ast.Call(keywords=keywords):
-            yield from _of_options(keywords)
+            yield from _of_options((word.arg, word.value) for word in keywords)
+        case ast.Dict(keys=keys, values=values):
+            options = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            yield from _of_options(zip(options, values, strict=True))
 
 
 def _of_modules(names: Iterable[str]) -> Iterator[str]:
@@ -64,12 +75,14 @@ def _of_modules(names: Iterable[str]) -> Iterator[str]:
             yield PYDANTIC_V1
 
 
-def _of_options(keywords: list[ast.keyword]) -> Iterator[str]:
-    for keyword in keywords:
-        names = [str(constant.value) for constant in strings(ast.walk(keyword.value))]
-        if keyword.arg == "configurable_fields":
-            yield from [ANY_FIELD] if names == ["any"] else _of_fields([keyword.value])
-        elif keyword.arg == "config_keys":
+def _of_options(options: Iterable[tuple[Any, ast.expr]]) -> Iterator[str]:
+    for option, value in options:
+        if option not in ("configurable_fields", "config_keys"):
+            continue
+        names = [str(constant.value) for constant in strings(ast.walk(value))]
+        if option == "configurable_fields":
+            yield from [ANY_FIELD] if names == ["any"] else _of_fields([value])
+        else:
             yield from (CONFIG_KEY.format(name=name) for name in names if name in _SERVERS_OWN)
 
 

@@ -149,8 +149,16 @@ def _attributes(body: list[ast.stmt]) -> set[str]:
 def _exported(source: Source) -> Iterator[ast.Constant]:
     """Yield the strings in `__all__`: under these names other modules import."""
     for node in source.nodes:
-        if isinstance(node, ast.Assign) and "__all__" in map(dotted, node.targets):
-            yield from strings(ast.walk(node.value))
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id="__all__")])
+                | ast.AugAssign(target=ast.Name(id="__all__"))
+            ):
+                yield from strings(ast.walk(node.value))
+            case ast.AnnAssign(target=ast.Name(id="__all__")):
+                yield from strings(ast.walk(node))
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="__all__"))):
+                yield from strings(ast.walk(node))
 
 
 def _paths_from(source: Source, bound: str) -> Iterator[tuple[ast.AST, str]]:

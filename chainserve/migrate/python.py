@@ -3,6 +3,7 @@
 from chainserve.migrate.differences import differences
 from chainserve.migrate.edits import Findings
 from chainserve.migrate.imports import change_imports
+from chainserve.migrate.mentions import tell_mentions
 from chainserve.migrate.source import Source
 from chainserve.migrate.strings import change_strings
 
@@ -18,6 +19,7 @@ def migrate_python(text: str, *, declares_requirements: bool = False) -> Finding
         source = Source(text)
         change_imports(source)
         change_strings(source, declare_requirements=declares_requirements)
+        tell_mentions(source)
         notes = [*source.notes, *differences(source.tree)]
         meant = source.changed_text() is not None
     except SyntaxError as error:

@@ -65,7 +65,11 @@ class Source:
 
     def note(self, node: ast.AST, kind: NoteKind, message: str) -> None:
         """Say something of the line of a node."""
-        self.notes.append(Note(getattr(node, "lineno", 0), kind, message))
+        self.note_line(getattr(node, "lineno", 0), kind, message)
+
+    def note_line(self, line: int, kind: NoteKind, message: str) -> None:
+        """Say something of a line."""
+        self.notes.append(Note(line, kind, message))
 
     def by_hand(self, node: ast.AST, *messages: str | None) -> bool:
         """Say what is left to do at a node, if anything is; tell whether it is."""
@@ -88,6 +92,15 @@ class Source:
         end = self._lines.offset(node.end_lineno or 1, node.end_col_offset or 0)
         found = _PLAIN_LITERAL.fullmatch(self.text, self.start(node), end)
         return found.start(2) if found and found[2] == node.value else None
+
+    def line_within(self, node: ast.Constant, offset: int) -> int:
+        """Return the line of a character of a string; where it is unknown, the string's first."""
+        inner = self.inner_start(node)
+        return node.lineno if inner is None else self._lines.number(inner + offset)
+
+    def statements_of_text(self) -> list[ast.Constant]:
+        """Return the strings that are statements of their own, as docstrings are."""
+        return strings(node.value for node in self.nodes if isinstance(node, ast.Expr))
 
     def changed_text(self) -> str | None:
         """Return the text with the edits made, or None if that is not what was meant."""

@@ -24,13 +24,13 @@ def change_strings(source: Source, *, declare_requirements: bool) -> None:
         declare_requirements: Whether its strings may be requirements, as those of a `setup.py`.
     """
     arguments = _arguments(source)
-    built = _built_in_calls(source, arguments)
-    quiet = {id(node) for node in [*annotation_strings(source), *_docstrings(source)]}
+    parts = _parts(source)
+    quiet = {id(node) for node in [*annotation_strings(source), *source.statements_of_text()]}
     for node in strings(source.nodes):
         value = str(node.value)
         if THEIRS not in value.lower() or id(node) in quiet:
             continue
-        if id(node) in built:
+        if id(node) in parts:
             if is_theirs(value.rstrip(".")) and value != THEIRS:
                 source.by_hand(node, f"This makes a path below {THEIRS}: exchange it by hand.")
         elif not _requirement(source, node, declare=declare_requirements):
@@ -47,19 +47,16 @@ def _arguments(source: Source) -> dict[int, str]:
     }
 
 
-def _built_in_calls(source: Source, arguments: dict[int, str]) -> set[int]:
-    """Return the strings that are only a part of an argument."""
-    return {
-        id(part)
-        for node in source.nodes
-        if id(node) in arguments and isinstance(node, ast.JoinedStr | ast.BinOp)
-        for part in strings(ast.walk(node))
-    }
-
-
-def _docstrings(source: Source) -> list[ast.Constant]:
-    """Return all strings that are statements of their own."""
-    return strings(node.value for node in source.nodes if isinstance(node, ast.Expr))
+def _parts(source: Source) -> set[int]:
+    """Return the strings that are only a part of one that is put together."""
+    parts: set[int] = set()
+    for node in source.nodes:
+        match node:
+            case ast.JoinedStr(values=values):
+                parts.update(map(id, values))
+            case ast.BinOp(left=left, right=right):
+                parts |= {id(left), id(right)}
+    return parts
 
 
 def _requirement(source: Source, node: ast.Constant, *, declare: bool) -> bool:

@@ -137,6 +137,9 @@ LEFT = {
     "import langserve\ndef f(langserve): ...": "2: by hand: langserve is something else here too",
     "import langserve\nchainserve = 1": "2: by hand: chainserve is something else here too",
     "import langserve\n__all__ = ['langserve']": "2: by hand: langserve is something else",
+    "import langserve\n__all__ += ['langserve']": "2: by hand: langserve is something else",
+    "import langserve\n__all__: list[str] = ['langserve']": "2: by hand: langserve is something",
+    "import langserve\n__all__.append('langserve')": "2: by hand: langserve is something else",
     "import langserve\nclass A:\n    langserve: int = 1": "2: by hand: langserve is something",
     "import langserve\nf(langserve=1)": "2: by hand: langserve is something else here too",
     "from .deps import langserve": "Import chainserve itself",
@@ -148,6 +151,21 @@ LEFT = {
     "app = 'langserve.server:add_routes'": "write 'chainserve.server:add_routes'",
     "getLogger('langserve')": "The logger of chainserve is called 'chainserve'.",
     "run(['pip', 'install', 'langserve[all]'])": "write 'chainserve[all]'",
+    "langserve.add_routes(app, chain)": "This names langserve",
+    "patch.object(api.langserve, 'add_routes')": "This names langserve",
+    "with patch('srv.api.langserve.add_routes'): ...": "This names langserve",
+    "monkeypatch.setattr('srv.api.langserve', None)": "This names langserve",
+    "getattr(api, 'langserve')": "This names langserve",
+    "sys.modules['langserve'] = None": "This names langserve",
+    "patch.dict(sys.modules, {'langserve': None, **more})": "This names langserve",
+    "exec('import langserve')": "This names langserve",
+    "run([sys.executable, '-c', 'from langserve import add_routes'])": "This names langserve",
+    "run([sys.executable, '-m', 'langserve'])": "This names langserve",
+    "run('pip install -q langserve', shell=True)": "This names langserve",
+    "CODE = '''\n\nfrom langserve import add_routes'''": "3: by hand: This names langserve",
+    "CODE = f'''from langserve import {names}'''": "1: by hand: This names langserve",
+    "CODE = 'import os\\nimport langserve'": "1: by hand: This names langserve",
+    "path = f'langserve.{name}'": "This makes a path below langserve",
 }
 
 
@@ -164,7 +182,9 @@ def test_what_cannot_be_exchanged_stays_and_is_told_with_what_to_write(
 
 
 DIFFERS = {
-    "class Mine(langserve.APIHandler): ...": "a subclass may override its endpoints alone",
+    "class Mine(a.APIHandler): ...  # langserve": "a subclass may override its endpoints alone",
+    "class Mine(H): ...\nfrom langserve import APIHandler as H": "a subclass may override its",
+    "opts = {'config_keys': ['callbacks'], 1: 2, **langserve_s}": "must not name 'callbacks'",
     "from sse_starlette import EventSourceResponse": "require it yourself",
     "import sse_starlette.sse": "require it yourself",
     "from langchain_core.pydantic_v1 import BaseModel": "from pydantic import BaseModel, Field",
@@ -176,7 +196,7 @@ DIFFERS = {
     "ConfigurableField('llm_base_url')": "No caller may set 'llm_base_url'",
     "init_chat_model(configurable_fields='any')": "serve Chain(path=…, runnable=…, configurable=",
     "init_chat_model(configurable_fields=('model', 'api_key'))": "No caller may set 'api_key'",
-    "add_routes(app, langserve, config_keys=['run_name', 'tags'])": "must not name 'run_name'",
+    "langserve_s.add_routes(app, config_keys=['run_name', 'tags'])": "must not name 'run_name'",
     "from langserve.schema import *": "does not have the names that LangServe's module imported",
 }
 
@@ -196,7 +216,9 @@ QUIET = [
     "'''from langserve import add_routes'''\ndef f():\n    'See langserve.client.'",
     "print('Served by langserve. See https://langserve.example.com')",
     "open('langserve.log'); open('langserve.db')",
-    "langserve.add_routes(app, chain)",
+    "def f(langserve): return langserve.add_routes(app, chain)",
+    "self.langserve = cls.langserve",
+    "CODE = 'This was langserve. Do not add a langserve-app to it.'",
     "ConfigurableField(id='temperature')",
     "except_http = httpx.HTTPStatusError  # langserve",
     "tags = ['langserve']",

@@ -1,0 +1,84 @@
+"""What a Python module still says of langserve once it has changed: the net below all rules.
+
+Comments and strings that are statements, as docstrings are, are prose and stay as they are.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from chainserve.migrate.leftovers import LEFT
+from chainserve.migrate.names import KNOWN, THEIRS
+from chainserve.migrate.source import Source, dotted, strings
+
+_CODE = re.compile(
+    rf"\b(?:from|import)\s+langserve\b|-m\s+langserve\b|\b(?:install|add)\s[^\n]*\blangserve(?![\w-])"
+    rf"|(?<![\w-])langserve\.(?:{'|'.join(sorted(KNOWN))})\b"
+)
+_PATH = re.compile(r"(?:\w+\.)*langserve(?:\.\w+)*")
+_BY_NAME = frozenset(
+    {"delattr", "delitem", "get", "getattr", "hasattr", "import_module", "object", "patch", "pop"}
+    | {"setattr", "setdefault", "setitem"}
+)
+"""Functions that are given the name of a module or of an attribute."""
+
+_COMMAND_WORDS = frozenset({"-m", "add", "install", "uninstall"})
+_OWN = frozenset({"self", "cls"})
+
+
+def tell_mentions(source: Source) -> None:
+    """Tell of each place that still names langserve, where nothing was said of its line."""
+    settled = {note.line for note in source.notes if note.kind == "by hand"}
+    for line in {*_names(source), *_strings(source)} - settled:
+        source.note_line(line, "by hand", LEFT)
+
+
+def _names(source: Source) -> Iterator[int]:
+    """Yield the lines with the name where this module does not give it its meaning."""
+    own = THEIRS in _bound(source)
+    for node in source.nodes:
+        match node:
+            case ast.Name(id=name, lineno=line) if name == THEIRS and not own:
+                yield line
+            case ast.Attribute(attr=name, lineno=line) if name == THEIRS:
+                if (dotted(node) or "").partition(".")[0] not in _OWN:
+                    yield line
+
+
+def _bound(source: Source) -> Iterator[str]:
+    for node in source.nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield name
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.alias(name=name, asname=asname):
+                yield asname or name.partition(".")[0]
+
+
+def _strings(source: Source) -> Iterator[int]:
+    prose = {id(node) for node in source.statements_of_text()}
+    words = {id(node) for node in _words(source)}
+    for node in strings(source.nodes):
+        value = str(node.value)
+        if id(node) in words and _PATH.fullmatch(value):
+            yield node.lineno
+        elif id(node) not in prose:
+            for found in _CODE.finditer(value):
+                yield source.line_within(node, found.start())
+
+
+def _words(source: Source) -> Iterator[ast.AST]:
+    """Yield what stands where the name of a module or of an attribute may stand."""
+    for node in source.nodes:
+        match node:
+            case ast.Subscript(slice=key):
+                yield key
+            case ast.Dict(keys=keys):
+                yield from filter(None, keys)
+            case ast.Call(func=func, args=args):
+                if (dotted(func) or "").rpartition(".")[2] in _BY_NAME:
+                    yield from args
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                if _COMMAND_WORDS & {str(item.value) for item in strings(items)}:
+                    yield from items
