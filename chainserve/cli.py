@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from chainserve.migrate import Migrated, is_looked_at, migrate
+from chainserve.migrate import Migrated, is_looked_at, migrate, required_by
 from chainserve.migrate.files import Skipped, files_at, write_whole
 from chainserve.version import __version__
 
@@ -105,6 +105,7 @@ class _Totals:
     by_hand: int = 0
     failed: int = 0
     told: set[str] = field(default_factory=set)
+    required: frozenset[str] = frozenset()
 
     def add(self, migrated: Migrated) -> None:
         self.files += migrated.changes > 0
@@ -144,7 +145,11 @@ def _migrate(options: argparse.Namespace) -> int:
         migrated = migrate(PurePath(name), sys.stdin.buffer.read())
         _show(name, migrated, migrated.data if options.write else _diff(name, migrated), totals)
         return totals.exit_code(check=options.check)
-    for entry in files_at(path):
+    entries = [*files_at(path)]
+    for entry in entries:
+        if isinstance(entry, Path):
+            totals.required |= _required(entry)
+    for entry in entries:
         if isinstance(entry, Skipped):
             totals.failed += entry.failed
             _tell(f"{entry.path}: {'failed' if entry.failed else 'skipped'}: {entry.reason}")
@@ -154,9 +159,16 @@ def _migrate(options: argparse.Namespace) -> int:
     return totals.exit_code(check=options.check)
 
 
+def _required(path: Path) -> frozenset[str]:
+    try:
+        return required_by(path, path.read_bytes())
+    except OSError:
+        return frozenset()  # It is told when the file's turn has come.
+
+
 def _migrate_file(path: Path, totals: _Totals, *, write: bool) -> None:
     try:
-        migrated = migrate(path, path.read_bytes())
+        migrated = migrate(path, path.read_bytes(), totals.required)
         if write and migrated.changes:
             write_whole(path.resolve(), migrated.data)
     except Exception as error:  # noqa: BLE001 - no file, whatever is in it, ends the whole run

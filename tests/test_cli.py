@@ -80,6 +80,30 @@ def test_what_holds_for_all_files_is_told_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("requirements.txt", "sse_starlette<2  # for events\n"),
+        ("deep/pyproject.toml", '[project]\ndependencies = ["SSE-Starlette"]\n'),
+        ("Dockerfile", "RUN pip install sse-starlette\n"),
+    ],
+)
+def test_a_package_that_came_with_langserve_alone_is_to_be_required(
+    name: str, text: str, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "app" / "events.py").write_text("from sse_starlette import EventSourceResponse\n")
+    (folder / "poetry.lock").write_text('name = "sse-starlette"\n')
+    (folder / "requirements.in").write_text("# sse-starlette\nsse-starlette-more\n")
+
+    assert main(["migrate", "--write", "."]) == 3
+    assert "app/events.py:1: by hand: sse-starlette came with LangServe" in capfd.readouterr().err
+
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    assert main(["migrate", "."]) == 0
+    assert "came with LangServe" not in capfd.readouterr().err
+
+
 def test_it_writes_what_it_shows(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     odd = "import langserve\r\n\x0c# \x85\r\n# é"
     (folder / "odd.py").write_bytes(f"# coding: latin-1\n{odd}".encode("latin-1"))
@@ -147,10 +171,10 @@ def test_a_file_that_cannot_be_read_is_a_failure_and_the_others_are_changed(
 def test_no_file_ends_the_whole_run_whatever_is_in_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def failing(path: Path, data: bytes) -> Migrated:
+    def failing(path: Path, data: bytes, required: frozenset[str]) -> Migrated:
         if path.name == "odd.py":
             raise ZeroDivisionError("odd")
-        return migrate(path, data)
+        return migrate(path, data, required)
 
     (folder / "app" / "odd.py").write_text(BEFORE)
     monkeypatch.setattr("chainserve.cli.migrate", failing)

@@ -6,13 +6,16 @@
 import io
 import re
 import tokenize
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeAlias
 
 from chainserve.migrate.commands import migrate_commands, migrate_yaml
+from chainserve.migrate.differences import BROUGHT
 from chainserve.migrate.edits import Findings, Note, NoteKind, apply
+from chainserve.migrate.leftovers import old_pythons
+from chainserve.migrate.lines import contents
 from chainserve.migrate.notebooks import migrate_notebook
 from chainserve.migrate.python import migrate_python
 from chainserve.migrate.requirements import (
@@ -20,10 +23,11 @@ from chainserve.migrate.requirements import (
     migrate_environment,
     migrate_ini,
     migrate_requirements,
+    requires,
 )
 from chainserve.migrate.toml import migrate_toml
 
-__all__ = ["Migrated", "Note", "NoteKind", "is_looked_at", "migrate"]
+__all__ = ["Migrated", "Note", "NoteKind", "is_looked_at", "migrate", "required_by"]
 
 _Migration: TypeAlias = Callable[[str], tuple[str, Findings]]
 
@@ -56,14 +60,30 @@ def is_looked_at(path: PurePath) -> bool:
     return _kind(path) is not None
 
 
-def migrate(path: PurePath, data: bytes) -> Migrated:
+def required_by(path: PurePath, data: bytes) -> frozenset[str]:
+    """Return which of the packages that came with LangServe a file requires by itself."""
+    kind = _kind(path)
+    if kind is None or not kind.declare:
+        return frozenset()
+    text = data.replace(b"\0", b"").decode(errors="replace")
+    lines = [text[line.start : line.end] for line in contents(text)]
+    packages = BROUGHT.values()
+    return frozenset(name for name in packages if any(requires(name, line) for line in lines))
+
+
+def migrate(path: PurePath, data: bytes, required: Container[str] = ()) -> Migrated:
     """Return what becomes of a file. What it is, its name says.
 
     The changes are pieces of the text: all other bytes stay. Where the outcome cannot be told for
     sure, nothing changes and a note says so. Migrating what was migrated changes nothing.
+
+    Args:
+        path: Where it is.
+        data: What is in it.
+        required: Which of the packages that came with LangServe are required by themselves.
     """
     kind = _kind(path)
-    if kind is None or not kind.mentions.search(data.replace(b"\0", b"")):
+    if kind is None or not kind.may_change(data):
         return _unchanged(data)
     if b"\0" in data and data[:2] not in _UTF16:
         return _unchanged(data, "binary, so left as it is")
@@ -83,7 +103,8 @@ def migrate(path: PurePath, data: bytes) -> Migrated:
         return _unchanged(data, "nested too deeply to be read here, so left as it is")
     new = (mark + after).encode(encoding)
     shown = "utf-8" if data[:2] in _UTF16 else encoding
-    return Migrated(text, mark + after, shown, new, len(findings.edits), findings.notes)
+    notes = tuple(note for note in findings.notes if note.unless_required not in required)
+    return Migrated(text, mark + after, shown, new, len(findings.edits), notes)
 
 
 def _unchanged(data: bytes, *failures: str) -> Migrated:
@@ -114,7 +135,8 @@ def _by_edits(find: Callable[[str], Findings]) -> _Migration:
 
 
 def _setup(text: str) -> Findings:
-    return migrate_python(text, declares_requirements=True)
+    found = migrate_python(text, declares_requirements=True)
+    return Findings.of(found.edits, [*found.notes, *old_pythons(text)])
 
 
 def _lock(text: str) -> Findings:
@@ -132,39 +154,46 @@ class _Kind:
     Attributes:
         paths: What their paths are.
         migration: What becomes of their text.
-        mentions: What is in them if anything is to be said of them at all.
+        declare: Whether they say what is required.
     """
 
     paths: re.Pattern[str]
     migration: _Migration
-    mentions: re.Pattern[bytes]
+    declare: bool
+
+    def may_change(self, data: bytes) -> bool:
+        """Tell whether there is anything in such a file to be said of at all."""
+        mentions = _IN_DECLARATIONS if self.declare else _IN_CODE
+        return mentions.search(data.replace(b"\0", b"")) is not None
 
 
 _IN_CODE = re.compile(rb"(?i)langserve|sse_starlette|configurable_?field|pydantic[._]v1")
-_IN_OTHERS = re.compile(rb"(?i)langserve|python[^\n]{0,100}3\.\d|langchain\W+serve")
+_IN_DECLARATIONS = re.compile(
+    rb"(?i)%b|python[^\n]{0,100}3\.\d|langchain\W+serve" % _IN_CODE.pattern.removeprefix(b"(?i)")
+)
 _KINDS = tuple(
-    _Kind(re.compile(paths, re.IGNORECASE), migration, mentions)
-    for paths, migration, mentions in (
-        (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup), _IN_CODE),
-        (r".*\.py[iw]?", _by_edits(migrate_python), _IN_CODE),
-        (r".*\.ipynb", migrate_notebook, _IN_CODE),
+    _Kind(re.compile(paths, re.IGNORECASE), migration, declare)
+    for paths, migration, declare in (
+        (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup), True),
+        (r".*\.py[iw]?", _by_edits(migrate_python), False),
+        (r".*\.ipynb", migrate_notebook, False),
         (
             r"(.*/)?([^/]*requirements|[^/]*constraints)[^/]*\.(txt|in)",
             _by_edits(migrate_requirements),
-            _IN_OTHERS,
+            True,
         ),
-        (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements), _IN_OTHERS),
-        (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock), _IN_CODE),
-        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml), _IN_OTHERS),
-        (r".*\.(cfg|ini)", _by_edits(migrate_ini), _IN_OTHERS),
-        (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment), _IN_OTHERS),
+        (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements), True),
+        (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock), False),
+        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml), True),
+        (r".*\.(cfg|ini)", _by_edits(migrate_ini), True),
+        (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment), True),
         (
             r"(.*/)?[^/]*(Docker|Container|Make|just)file[^/]*",
             _by_edits(migrate_commands),
-            _IN_OTHERS,
+            True,
         ),
-        (r".*\.(sh|bash|zsh|mk)", _by_edits(migrate_commands), _IN_OTHERS),
-        (r".*\.ya?ml", _by_edits(migrate_yaml), _IN_OTHERS),
+        (r".*\.(sh|bash|zsh|mk)", _by_edits(migrate_commands), True),
+        (r".*\.ya?ml", _by_edits(migrate_yaml), True),
     )
 )
 

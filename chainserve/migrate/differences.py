@@ -12,8 +12,11 @@ SUBCLASS = (
     "The endpoints of APIHandler are LangServe's, what is private in it is not: "
     "a subclass may override its endpoints alone."
 )
-SSE_STARLETTE = (
-    "sse-starlette came with LangServe and does not come with chainserve: require it yourself."
+BROUGHT = {"sse_starlette": "sse-starlette"}
+"""The modules of packages that came with LangServe and do not come with chainserve."""
+
+NOT_BROUGHT = (
+    "{package} came with LangServe and does not come with chainserve: require it yourself."
 )
 PYDANTIC_V1 = (
     "A model of pydantic 1 cannot be the type of a chain's input or output: "
@@ -38,8 +41,20 @@ def differences(tree: ast.Module) -> Iterator[Note]:
     """Yield what the author of a module should know of."""
     handlers = {"APIHandler", *_other_names(tree, "APIHandler")}
     for node in ast.walk(tree):
+        line = getattr(node, "lineno", 0)
         for message in _differences_of(node, handlers):
-            yield Note(getattr(node, "lineno", 0), "differs", message)
+            yield Note(line, "differs", message)
+        for package in {BROUGHT[name] for name in _packages(node) if name in BROUGHT}:
+            message = NOT_BROUGHT.format(package=package)
+            yield Note(line, "by hand", message, unless_required=package)
+
+
+def _packages(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Import(names=names):
+            yield from (name.name.partition(".")[0] for name in names)
+        case ast.ImportFrom(module=str(module), level=0):
+            yield module.partition(".")[0]
 
 
 def _other_names(tree: ast.Module, name: str) -> Iterator[str]:
@@ -69,8 +84,6 @@ def _differences_of(node: ast.AST, handlers: set[str]) -> Iterator[str]:
 
 def _of_modules(names: Iterable[str]) -> Iterator[str]:
     for name in names:
-        if name.partition(".")[0] == "sse_starlette":
-            yield SSE_STARLETTE
         if name in _PYDANTIC_V1:
             yield PYDANTIC_V1
 

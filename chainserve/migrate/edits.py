@@ -27,6 +27,7 @@ class Note:
         message: A sentence that says what to do.
         cell: In a notebook the cell that the line is counted in, from 1.
         once: Whether it is told of the first place alone.
+        unless_required: The package that, where it is required, leaves nothing to say.
     """
 
     line: int
@@ -34,6 +35,7 @@ class Note:
     message: str
     cell: int = 0
     once: bool = False
+    unless_required: str = ""
 
 
 @dataclass(frozen=True, slots=True)

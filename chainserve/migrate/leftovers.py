@@ -49,6 +49,14 @@ def leftovers(text: str, settled: Container[int]) -> Iterator[Note]:
                 yield Note(number, "by hand", message)
 
 
+def old_pythons(text: str) -> Iterator[Note]:
+    """Yield the lines that ask for a Python, or allow one, that chainserve does not run with."""
+    lines = Lines(text)
+    for line in contents(text):
+        if _OLD_PYTHON.match(text, line.start, line.end):
+            yield Note(lines.number(line.start), "by hand", OLD_PYTHON)
+
+
 def _of_line(line: str) -> Iterator[str]:
     if _LEFT.search(line) and not _OWN_NAME.match(line):
         yield LEFT

@@ -48,6 +48,12 @@ def new_extras(names: list[str]) -> str | None:
     return ",".join(sorted(extras)) if extras and extras <= _EXTRAS else None
 
 
+def requires(package: str, line: str) -> bool:
+    """Tell whether a line names a package, however it is spelt."""
+    name = package.replace("-", "[-_.]")
+    return re.search(rf"(?i)\b{name}\b(?!-)", line) is not None
+
+
 class RequirementsText:
     """A text with requirements in it, while they are exchanged."""
 
@@ -87,8 +93,9 @@ class RequirementsText:
     def findings(self) -> Findings:
         """Return what changes, and what is left; requirements for LangServe alone are named."""
         if self._edits:
-            for found in re.finditer(r"(?im)^[^#\n]*?\bsse[-_.]starlette\b(?!-)", self.text):
-                self.note(found.end(), "differs", SSE_STARLETTE)
+            for line in contents(self.text):
+                if requires("sse-starlette", self.text[line.start : line.end]):
+                    self.note(line.start, "differs", SSE_STARLETTE)
         left = leftovers(apply(self.text, self._edits), self._settled)
         return Findings.of(self._edits, [*self._notes, *left])
 

@@ -2,14 +2,18 @@
 
 import importlib
 import random
+import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import PurePath
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from chainserve.migrate import Migrated, migrate
+from chainserve.migrate.differences import BROUGHT
 from chainserve.migrate.names import (
     MODULES,
     NAMES_WITHOUT_COUNTERPART,
@@ -17,6 +21,7 @@ from chainserve.migrate.names import (
     WITHOUT_COUNTERPART,
     why_not,
 )
+from tests._processes import ROOT
 from tests.migration._names import own_names
 
 PATH = PurePath("app/server.py")
@@ -151,6 +156,8 @@ LEFT = {
     "app = 'langserve.server:add_routes'": "write 'chainserve.server:add_routes'",
     "getLogger('langserve')": "The logger of chainserve is called 'chainserve'.",
     "run(['pip', 'install', 'langserve[all]'])": "write 'chainserve[all]'",
+    "from sse_starlette import EventSourceResponse": "require it yourself",
+    "import os, sse_starlette.sse": "require it yourself",
     "langserve.add_routes(app, chain)": "This names langserve",
     "patch.object(api.langserve, 'add_routes')": "This names langserve",
     "with patch('srv.api.langserve.add_routes'): ...": "This names langserve",
@@ -185,8 +192,6 @@ DIFFERS = {
     "class Mine(a.APIHandler): ...  # langserve": "a subclass may override its endpoints alone",
     "class Mine(H): ...\nfrom langserve import APIHandler as H": "a subclass may override its",
     "opts = {'config_keys': ['callbacks'], 1: 2, **langserve_s}": "must not name 'callbacks'",
-    "from sse_starlette import EventSourceResponse": "require it yourself",
-    "import sse_starlette.sse": "require it yourself",
     "from langchain_core.pydantic_v1 import BaseModel": "from pydantic import BaseModel, Field",
     "from pydantic.v1 import BaseModel": "from pydantic import BaseModel, Field",
     "from pydantic import v1  # pydantic.v1": "from pydantic import BaseModel, Field",
@@ -332,6 +337,19 @@ def test_every_public_name_of_langserves_is_known() -> None:
     for module in MODULES:
         own = own_names(f"langserve.{module}") - NAMES_WITHOUT_COUNTERPART.keys()
         assert own <= MODULES[module], module
+
+
+def required_names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
+
+
+def test_what_came_with_langserve_alone_is_known() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    ours = required_names([*project["dependencies"], *extras["client"], *extras["server"]])
+
+    assert required_names(metadata.requires("langserve") or []) - ours == {*BROUGHT.values()}
 
 
 OF_OUR_OWN = {"cli", "lzstring", "playground"}

@@ -323,6 +323,7 @@ OLD_PYTHONS = [
     ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.8.1"\n'),
     ("Pipfile", '[requires]\npython_version = "3.10"\n'),
     ("setup.cfg", "[options]\npython_requires = >=3.8\n"),
+    ("setup.py", "setup(\n    python_requires='>=3.8',\n)\n"),
     ("environment.yml", "dependencies:\n  - python=3.10\n"),
     ("environment.yml", 'dependencies:\n  - "python>=3.9"\n'),
     (".github/workflows/test.yml", "python-version: ['3.10', '3.11']\n"),
