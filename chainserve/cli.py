@@ -23,20 +23,23 @@ Change an application of LangServe's into one of chainserve's.
 
 PATH is a folder, a file, or - for standard input. Without --write nothing is
 written: what would change is shown as a unified diff on standard output, which
-patch and git apply read. What is left to do by hand, and what will behave
-differently on purpose, is told on standard error, a line each:
+patch and git apply read. What is left to do by hand, and what these files show
+of what differs on purpose, is told on standard error, a line each:
 
   app/server.py:12: by hand: langserve.playground has no counterpart: …
+
+What options and endpoints do otherwise on purpose, docs/migration.md tells.
 
 What changes: imports of langserve in Python files and notebooks with the uses
 of what they bind, paths below langserve in strings such as those of mock.patch,
 and requirements of langserve in requirements*.txt, pyproject.toml, Pipfile,
 setup.cfg, setup.py, tox.ini, environment.yml, Dockerfiles, and the commands of
-shell scripts, Makefiles and YAML files. Every other byte stays. JavaScript is
-not looked at: clients keep working as they are.
+shell scripts, Makefiles and YAML files. Every other byte stays. What names
+langserve in them even so is left to do by hand.
 
-Not looked at: symbolic links, files over 1 MiB, binary files, virtual
-environments, .git, node_modules and the like.
+Not looked at: comments, docstrings, README and other prose; JavaScript, for
+clients keep working as they are; symbolic links, files over 1 MiB, binary
+files, virtual environments, .git, node_modules and the like.
 """
 _EXIT_CODES = f"""\
 exit codes:

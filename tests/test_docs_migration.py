@@ -12,11 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import langserve
 import pytest
+from fastapi import FastAPI
+from langchain_core.runnables import RunnableLambda
 from langserve.server import KNOWN_ENDPOINTS
 
+from chainserve import CustomUserType
 from chainserve.cli import main
+from chainserve.migrate import is_looked_at
+from tests._bridge import request
 from tests._pairs import normalised
 from tests._processes import ROOT, ServerProcess
 from tests._system import require_program
@@ -127,6 +133,23 @@ def test_what_is_left_by_hand_is_told_as_the_document_tells_it(
     assert "The exit code is 3 then." in TEXT
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the 'model_fields' attribute:DeprecationWarning")
+async def test_the_types_of_the_two_packages_do_not_mix() -> None:
+    class Order(CustomUserType):
+        number: int
+
+    def name_of_type(order: Any) -> str:
+        return type(order).__name__
+
+    app = FastAPI()
+    chain = RunnableLambda(name_of_type).with_types(input_type=Order)
+    langserve.add_routes(app, chain, path="/orders")
+    answer = await request(app, "POST", "/orders/invoke", json={"input": {"number": 7}})
+
+    assert answer.json()["output"] == "dict"
+    assert "a `CustomUserType` of ours gets a dict" in TEXT
+
+
 def test_nothing_is_left_to_change(after: Path) -> None:
     assert main(["migrate", "--check", str(after)]) == 0
 
@@ -142,6 +165,37 @@ def test_curl_gets_the_same_of_both(block: str, servers: dict[str, int]) -> None
     assert len(answers) == 2
     assert answers[0] == answers[1]
     assert answers[0]
+
+
+def test_a_client_made_from_the_document_is_made_anew(servers: dict[str, int]) -> None:
+    operations, schemas = [], []
+    for port in servers.values():
+        document = httpx.get(f"http://127.0.0.1:{port}/openapi.json").json()
+        operations.append(
+            {
+                f"{method} {path}": operation["operationId"]
+                for path, methods in document["paths"].items()
+                for method, operation in methods.items()
+            }
+        )
+        schemas.append({*document["components"]["schemas"]})
+    theirs, ours = operations
+    hashed = {name for name in theirs if "{config_hash}" in name}
+
+    assert len(hashed) > len(theirs) / 3
+    assert {*theirs} - {*ours} == hashed
+    assert all(ours[name] != theirs[name] for name in theirs.keys() & ours.keys())
+    assert schemas[0] - schemas[1]
+
+
+def test_the_files_that_are_said_to_be_looked_at_are_those() -> None:
+    [sentence] = re.findall(r"^Looked at are (.*?)\.\s[A-Z]", TEXT, re.MULTILINE | re.DOTALL)
+    names = re.findall(r"`([^`]+)`", sentence)
+
+    assert len(names) > 9
+    for name in names:
+        assert is_looked_at(Path(name.replace("*", "x"))), name
+    assert not is_looked_at(Path("README.md"))
 
 
 def test_langserves_client_asks_either(servers: dict[str, int]) -> None:
@@ -223,6 +277,7 @@ HELD_BY: dict[str, list[str]] = {
     "HEAD public_trace_link": [
         "test_feedback.py::test_without_tracing_nothing_can_be_sent_and_head_says_so"
     ],
+    "openapi.json": ["test_docs_migration.py::test_a_client_made_from_the_document_is_made_anew"],
     "a path with a slash at its end": [
         f"{DIFFER}[a path with a slash at its end is answered directly]"
     ],

@@ -1,7 +1,7 @@
 """Imports of langserve, and the names that they bind.
 
-A binding is changed with all its uses or not at all: what was changed works, and what was not still
-works as long as langserve is installed. Nothing but the word itself is exchanged.
+A binding is changed with all its uses or not at all, so that each name is one package's.
+Nothing but the word itself is exchanged.
 """
 
 import ast
