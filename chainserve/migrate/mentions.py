@@ -17,13 +17,12 @@ _CODE = re.compile(
 )
 _PATH = re.compile(r"(?:\w+\.)*langserve(?:\.\w+)*")
 _BY_NAME = frozenset(
-    {"delattr", "delitem", "get", "getattr", "hasattr", "import_module", "object", "patch", "pop"}
-    | {"setattr", "setdefault", "setitem"}
+    {"delattr", "delitem", "dict", "getattr", "hasattr", "import_module", "object", "patch"}
+    | {"setattr", "setitem"}
 )
 """Functions that are given the name of a module or of an attribute."""
 
 _COMMAND_WORDS = frozenset({"-m", "add", "install", "uninstall"})
-_OWN = frozenset({"self", "cls"})
 
 
 def tell_mentions(source: Source) -> None:
@@ -34,14 +33,17 @@ def tell_mentions(source: Source) -> None:
 
 
 def _names(source: Source) -> Iterator[int]:
-    """Yield the lines with the name where this module does not give it its meaning."""
-    own = THEIRS in _bound(source)
+    """Yield the lines with the name where this module does not give it its meaning.
+
+    An attribute may be anything, but for one of a module.
+    """
+    own, imported = THEIRS in _bound(source), {*_imported(source)}
     for node in source.nodes:
         match node:
             case ast.Name(id=name, lineno=line) if name == THEIRS and not own:
                 yield line
             case ast.Attribute(attr=name, lineno=line) if name == THEIRS:
-                if (dotted(node) or "").partition(".")[0] not in _OWN:
+                if (dotted(node) or "").partition(".")[0] in imported:
                     yield line
 
 
@@ -52,8 +54,13 @@ def _bound(source: Source) -> Iterator[str]:
                 yield name
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
-            case ast.alias(name=name, asname=asname):
-                yield asname or name.partition(".")[0]
+    yield from _imported(source)
+
+
+def _imported(source: Source) -> Iterator[str]:
+    for node in source.nodes:
+        if isinstance(node, ast.alias):
+            yield node.asname or node.name.partition(".")[0]
 
 
 def _strings(source: Source) -> Iterator[int]:
@@ -72,13 +79,22 @@ def _words(source: Source) -> Iterator[ast.AST]:
     """Yield what stands where the name of a module or of an attribute may stand."""
     for node in source.nodes:
         match node:
-            case ast.Subscript(slice=key):
+            case ast.Subscript(value=ast.Attribute(attr="modules"), slice=key):
                 yield key
-            case ast.Dict(keys=keys):
-                yield from filter(None, keys)
+            case ast.Subscript(value=ast.Call(func=ast.Name(id="globals" | "vars")), slice=key):
+                yield key
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="modules")), args=args):
+                yield from args
             case ast.Call(func=func, args=args):
                 if (dotted(func) or "").rpartition(".")[2] in _BY_NAME:
                     yield from args
+                    yield from _keys(args)
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 if _COMMAND_WORDS & {str(item.value) for item in strings(items)}:
                     yield from items
+
+
+def _keys(nodes: list[ast.expr]) -> Iterator[ast.expr]:
+    for node in nodes:
+        if isinstance(node, ast.Dict):
+            yield from (key for key in node.keys if key is not None)
