@@ -38,22 +38,22 @@ def _migrated(text: str, *, in_yaml: bool) -> Findings:
     for command in _COMMAND.finditer(text):
         if not _INSTALLS.search(command[0]) or lines.number(command.start()) in comments:
             continue
+        why_not = _why_not(command)
         for word in _WORD.finditer(text, command.start(), command.end()):
-            why_not = _why_not(command, word)
             quote = "" if word["quoted"] else around.quote_at(word.start())
-            if why_not is not None or quote is None:
-                found.note(word.start(), "by hand", why_not or QUOTES)
+            if why_not or word["more"]:
+                found.note(word.start(), "by hand", why_not or UNKNOWN)
+            elif quote is None:
+                found.note(word.start(), "by hand", QUOTES)
             else:
                 found.exchange(*word.span("quoted" if word["quoted"] else "plain"), quote=quote)
     return found.findings()
 
 
-def _why_not(command: re.Match[str], word: re.Match[str]) -> str | None:
+def _why_not(command: re.Match[str]) -> str | None:
     if command["tool"].endswith(("conda", "mamba")):
         return CONDA
-    if "--hash" in command[0]:
-        return HASHED
-    return UNKNOWN if word["more"] else None
+    return HASHED if "--hash" in command[0] else None
 
 
 class _Around:

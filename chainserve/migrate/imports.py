@@ -6,6 +6,7 @@ Nothing but the word itself is exchanged.
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 from chainserve.migrate.edits import Edit
@@ -18,6 +19,7 @@ _WORD_IN_ANNOTATION = re.compile(r"(?<![\w.])langserve\b")
 
 def change_imports(source: Source) -> None:
     """Change the imports that can be changed, with the uses of what they bind."""
+    binders, paths = _binders(source), _paths(source)
     for node in source.nodes:
         match node:
             case ast.ImportFrom(level=0, module=str(module)) if is_theirs(module):
@@ -27,8 +29,11 @@ def change_imports(source: Source) -> None:
             case ast.Import(names=names):
                 for name in names:
                     if name.asname is not None and is_theirs(name.name):
-                        _import_as(source, name, name.asname)
-    _plain_imports(source)
+                        other = name.asname in binders
+                        _import_as(source, name, [] if other else paths[name.asname])
+    names = [name for name in _imported(source) if name.asname is None and is_theirs(name.name)]
+    if names and not _is_blocked(source, names, binders, paths[THEIRS]):
+        _plain_imports(source, names)
 
 
 def _import_from(source: Source, node: ast.ImportFrom, module: str) -> None:
@@ -62,24 +67,20 @@ def _star(source: Source, node: ast.ImportFrom) -> None:
     node.names = [ast.alias(name) for name in TOP_LEVEL]
 
 
-def _import_as(source: Source, name: ast.alias, bound: str) -> None:
+def _import_as(source: Source, name: ast.alias, uses: list[tuple[ast.AST, str]]) -> None:
     """Change an import under another name; its uses stay, and are only looked at."""
     if source.by_hand(name, why_not(name.name)):
         return
     blocked = False
-    if not any(_binders(source, bound)):
-        for use, path in _paths_from(source, bound):
-            blocked |= source.by_hand(use, why_not(name.name + path.removeprefix(bound)))
+    for use, path in uses:
+        blocked |= source.by_hand(use, why_not(name.name + path.removeprefix(name.asname or "")))
     if not blocked:
         source.rename_at(source.start(name))
         name.name = renamed(name.name)
 
 
-def _plain_imports(source: Source) -> None:
+def _plain_imports(source: Source, names: list[ast.alias]) -> None:
     """Change `import langserve` and `import langserve.client`, with all uses of the name."""
-    names = [name for name in _imported(source) if name.asname is None and is_theirs(name.name)]
-    if not names or _is_blocked(source, names):
-        return
     for name in names:
         source.rename_at(source.start(name))
         name.name = renamed(name.name)
@@ -91,16 +92,21 @@ def _plain_imports(source: Source) -> None:
         _exchange_in_annotation(source, node)
 
 
-def _is_blocked(source: Source, names: list[ast.alias]) -> bool:
+def _is_blocked(
+    source: Source,
+    names: list[ast.alias],
+    binders: dict[str, list[ast.AST]],
+    uses: list[tuple[ast.AST, str]],
+) -> bool:
     """Say why the name cannot be exchanged everywhere, if it cannot."""
     blocked = False
     for bound in (THEIRS, OURS):
-        for node in _binders(source, bound):
+        for node in binders.get(bound, ()):
             message = f"{bound} is something else here too: exchange {THEIRS} for {OURS} by hand."
             blocked |= source.by_hand(node, message)
     for name in names:
         blocked |= source.by_hand(name, why_not(name.name))
-    for use, path in _paths_from(source, THEIRS):
+    for use, path in uses:
         blocked |= source.by_hand(use, why_not(path))
     for constant, paths in _annotations(source):
         blocked |= source.by_hand(constant, *map(why_not, paths))
@@ -113,26 +119,36 @@ def _imported(source: Source) -> Iterator[ast.alias]:
             yield from node.names
 
 
-def _binders(source: Source, bound: str) -> Iterator[ast.AST]:
-    """Yield what gives a name another meaning than that of an import of the package."""
+def _binders(source: Source) -> dict[str, list[ast.AST]]:
+    """Return what gives a name another meaning than that of an import of the package, by name."""
+    binders: dict[str, list[ast.AST]] = defaultdict(list)
     for node in source.nodes:
-        match node:
-            case ast.Global(names=names) | ast.Nonlocal(names=names):
-                found = bound in names
-            case ast.alias(name=name, asname=asname):
-                found = bound == THEIRS and asname == bound and not is_theirs(name)
-                found |= bound == OURS and asname == bound
-            case ast.Name(id=name, ctx=ast.Store()):
-                found = name == bound and bound != THEIRS
-            case ast.ClassDef(name=name, body=body):
-                found = name == bound or bound in _attributes(body)
-            case ast.arg(arg=name) | ast.keyword(arg=name):
-                found = name == bound
-            case _:
-                found = not isinstance(node, ast.Constant) and getattr(node, "name", "") == bound
-        if found:
-            yield node
-    yield from (node for node in _exported(source) if node.value == bound)
+        for name in _names_bound_by(node):
+            binders[name].append(node)
+    for constant in _exported(source):
+        binders[str(constant.value)].append(constant)
+    return binders
+
+
+def _names_bound_by(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            yield from names
+        case ast.alias(name=name, asname=asname):
+            if asname == OURS or (asname == THEIRS and not is_theirs(name)):
+                yield asname
+        case ast.Name(id=name, ctx=ast.Store()) if name != THEIRS:
+            yield name
+        case ast.ClassDef(name=name, body=body):
+            yield from {name, *_attributes(body)}
+        case ast.arg(arg=str(name)) | ast.keyword(arg=str(name)):
+            yield name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            yield name
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+            yield name
+        case ast.MatchStar(name=str(name)):
+            yield name
 
 
 def _attributes(body: list[ast.stmt]) -> set[str]:
@@ -161,14 +177,16 @@ def _exported(source: Source) -> Iterator[ast.Constant]:
                 yield from strings(ast.walk(node))
 
 
-def _paths_from(source: Source, bound: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield each dotted path that begins with a name, at its longest."""
+def _paths(source: Source) -> dict[str, list[tuple[ast.AST, str]]]:
+    """Return the dotted paths, each at its longest, by the name that they begin with."""
+    paths: dict[str, list[tuple[ast.AST, str]]] = defaultdict(list)
     inner = {id(node.value) for node in source.nodes if isinstance(node, ast.Attribute)}
     for node in source.nodes:
         if id(node) not in inner and isinstance(node, ast.Attribute | ast.Name):
             path = dotted(node)
-            if path is not None and path.partition(".")[0] == bound:
-                yield node, path
+            if path is not None:
+                paths[path.partition(".")[0]].append((node, path))
+    return paths
 
 
 def annotation_strings(source: Source) -> Iterator[ast.Constant]:

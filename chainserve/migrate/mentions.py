@@ -12,7 +12,8 @@ from chainserve.migrate.names import KNOWN, THEIRS
 from chainserve.migrate.source import Source, dotted, strings
 
 _CODE = re.compile(
-    rf"\b(?:from|import)\s+langserve\b|-m\s+langserve\b|\b(?:install|add)\s[^\n]*\blangserve(?![\w-])"
+    rf"(?m)^(?>[^\n]*?(?:install|\badd)\s)[^\n]*?\blangserve(?![\w-])"
+    rf"|\b(?:from|import)\s+langserve\b|-m\s+langserve\b"
     rf"|(?<![\w-])langserve\.(?:{'|'.join(sorted(KNOWN))})\b"
 )
 _PATH = re.compile(r"(?:\w+\.)*langserve(?:\.\w+)*")

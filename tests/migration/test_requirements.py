@@ -375,21 +375,33 @@ def test_a_line_of_any_length_comes_to_an_end(name: str, text: str) -> None:
 
 REPEATED = [
     ("a.sh", "pip install langserve; "),
+    ("a.sh", "pip install langserve "),
     ("a.sh", "pip install langserve"),
     ("a.yml", "[pip, install, langserve], "),
     ("a.py", "langserve.add_routes;"),
     ("a.py", "é;langserve.add_routes;"),
+    ("a.py", "'add langserve_';"),
+    ("b.py", "add langserve_"),
     ("pyproject.toml", '\\"'),
 ]
 
 
 @pytest.mark.parametrize(("name", "text"), REPEATED)
 def test_a_line_of_many_words_comes_to_an_end(name: str, text: str) -> None:
-    text = text * (LONG // 2 // len(text))
-    before, after = {"a.py": ("import langserve;", ""), "pyproject.toml": ("x = '''\n", "'''")}.get(
-        name, ("", "")
-    )
+    text = text * (LONG // len(text))
+    around = {
+        "a.py": ("import langserve;", ""),
+        "b.py": ("x = '", "'"),
+        "pyproject.toml": ("x = '''\n", "'''"),
+    }
+    before, after = around.get(name, ("", ""))
     migrated(name, f"{before}{text}{after}# langserve")
+
+
+def test_a_module_of_many_imports_comes_to_an_end() -> None:
+    lines = [f"import langserve.client as c{number}" for number in range(9999)]
+
+    assert migrated("a.py", "\n".join(lines)).changes == len(lines)
 
 
 @pytest.mark.parametrize("name", ["README.md", "app.js", "client.ts", "package.json", "x.txt"])
