@@ -137,17 +137,34 @@ def _count(number: int, noun: str) -> str:
 
 
 def _migrate(options: argparse.Namespace) -> int:
-    name = options.stdin_name if options.path == "-" else options.path
+    is_stdin = options.path == "-"
+    name = options.stdin_name if is_stdin else options.path
     path = Path(name)
-    if options.path != "-" and not path.exists():
-        return _fail(f"{path}: no such file or folder. Give one, or - for standard input.")
-    if not path.is_dir() and not is_looked_at(path):
-        return _fail(f"{name}: not a kind of file that is looked at; --help lists them.")
+    refusal = _why_refused(path, is_stdin=is_stdin)
+    if refusal is not None:
+        return _fail(f"{name}: {refusal}")
     totals = _Totals()
-    if options.path == "-":
+    if is_stdin:
         migrated = migrate(PurePath(name), sys.stdin.buffer.read())
         _show(name, migrated, migrated.data if options.write else _diff(name, migrated), totals)
-        return totals.exit_code(check=options.check)
+    else:
+        _migrate_all(path, totals, write=options.write)
+        _tell(totals.sentence(written=options.write))
+    return totals.exit_code(check=options.check)
+
+
+def _why_refused(path: Path, *, is_stdin: bool) -> str | None:
+    try:
+        if not is_stdin and not path.exists():
+            return "no such file or folder. Give one, or - for standard input."
+        if is_looked_at(path) or path.is_dir():
+            return None
+    except OSError as error:
+        return f"{error.strerror}."
+    return "not a kind of file that is looked at; --help lists them."
+
+
+def _migrate_all(path: Path, totals: _Totals, *, write: bool) -> None:
     entries = [*files_at(path)]
     for entry in entries:
         if isinstance(entry, Path):
@@ -157,9 +174,7 @@ def _migrate(options: argparse.Namespace) -> int:
             totals.failed += entry.failed
             _tell(f"{entry.path}: {'failed' if entry.failed else 'skipped'}: {entry.reason}")
         else:
-            _migrate_file(entry, totals, write=options.write)
-    _tell(totals.sentence(written=options.write))
-    return totals.exit_code(check=options.check)
+            _migrate_file(entry, totals, write=write)
 
 
 def _required(path: Path) -> frozenset[str]:

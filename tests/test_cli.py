@@ -235,6 +235,7 @@ def test_a_folder_that_cannot_be_read_is_the_only_one_that_fails(
     [
         ("nowhere", "nowhere: no such file or folder. Give one, or - for standard input."),
         ("nowhere.py", "nowhere.py: no such file or folder. Give one, or - for standard input."),
+        ("x" * 300, "x" * 300 + ": File name too long."),
         ("README.md", "README.md: not a kind of file that is looked at"),
     ],
 )

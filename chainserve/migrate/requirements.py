@@ -126,6 +126,9 @@ def migrate_ini(text: str) -> Findings:
     found, section, key = RequirementsText(text), "", ""
     for line in contents(text):
         at, assignment = line.start, None
+        if text[at] == ";":
+            found.settle(at)  # A comment of ini files.
+            continue
         if line.indent == 0:
             if text[at] == "[":
                 section, key = text[at + 1 : line.end].rstrip("]"), ""

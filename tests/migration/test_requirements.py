@@ -273,6 +273,7 @@ def test_what_cannot_be_changed_in_other_files_is_told(name: str, text: str, par
 NAMES_OF_OTHERS = [
     ("setup.cfg", "[metadata]\nname = langserve\ndescription = a langserve app\n"),
     ("setup.cfg", "[options.extras_require]\nlangserve = fastapi\n"),
+    ("tox.ini", "[testenv]\ndeps =\n  fastapi\n; pytest langserve\n  ; langserve\n"),
     ("pyproject.toml", '[project.optional-dependencies]\nlangserve = ["fastapi"]\n'),
     ("pyproject.toml", '[project]\nname = "langserve"\n'),
     ("compose.yml", "image: langserve\nx: y/langserve:1\nz: langserve:2\nv: langserve-app\n"),
@@ -388,7 +389,7 @@ REPEATED = [
 
 @pytest.mark.parametrize(("name", "text"), REPEATED)
 def test_a_line_of_many_words_comes_to_an_end(name: str, text: str) -> None:
-    text = text * (LONG // len(text))
+    text = text * (LONG // 2 // len(text))
     around = {
         "a.py": ("import langserve;", ""),
         "b.py": ("x = '", "'"),
