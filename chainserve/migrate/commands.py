@@ -1,9 +1,10 @@
 """Commands that install: in Dockerfiles, scripts, Makefiles, YAML files and notebooks."""
 
 import re
+from functools import reduce
 
 from chainserve.migrate.edits import Findings
-from chainserve.migrate.lines import Lines
+from chainserve.migrate.lines import Lines, without_comment
 from chainserve.migrate.requirements import CONDA, HASHED, UNKNOWN, RequirementsText
 
 QUOTES = 'Write "chainserve[client,server]" here, in quotes that what is around it leaves whole.'
@@ -65,6 +66,8 @@ class _Around:
 
     def __init__(self, text: str, *, in_yaml: bool) -> None:
         self._in_yaml = in_yaml
+        self._lines = Lines(text)
+        self._goes_on: dict[int, bool] = {}
         self._tokens = re.finditer(r"\\.|[\r\n]|\S", text)
         self._next = next(self._tokens, None)
         self._last = ""
@@ -77,7 +80,9 @@ class _Around:
             self._read(self._next[0])
             self._next = next(self._tokens, None)
         cuts_words = self._in_yaml and self._brackets > 0 and not self._quotes
-        if cuts_words and self._last not in "[,":
+        if self._ends_in_quotes(self._lines.number(offset)) or (
+            cuts_words and self._last not in "[,"
+        ):
             return None
         return {"": '"', '"': "'", "'": '"'}.get(self._quotes)
 
@@ -85,8 +90,21 @@ class _Around:
         if token in "\r\n":
             self._quotes, self._brackets = "", 0
         elif token in "\"'":
-            before, inner, _ = self._quotes.partition(token)
-            self._quotes = before if inner else before + token
+            self._quotes = _with_quote(self._quotes, token)
         elif not self._quotes and token in "[]{}":
             self._brackets += 1 if token in "[{" else -1
         self._last = token
+
+    def _ends_in_quotes(self, number: int) -> bool:
+        """Tell whether a line opens quotes that it does not close, or the other way round."""
+        if number not in self._goes_on:
+            line = without_comment(self._lines.text(number))
+            quotes = (found[0] for found in re.finditer(r"\\.|[\"']", line) if len(found[0]) == 1)
+            self._goes_on[number] = reduce(_with_quote, quotes, "") != ""
+        return self._goes_on[number]
+
+
+def _with_quote(quotes: str, quote: str) -> str:
+    """Return the quotes that are open once another is read, the outermost first."""
+    before, found, _ = quotes.partition(quote)
+    return before if found else before + quote

@@ -22,12 +22,16 @@ class Lines:
         """Return the line, from 1, that a character is in."""
         return bisect_right(self.starts, offset)
 
+    def text(self, line: int) -> str:
+        """Return a line with what ends it."""
+        end = self.starts[line] if line < len(self.starts) else len(self._text)
+        return self._text[self.starts[line - 1] : end]
+
     def offset(self, line: int, utf8_column: int) -> int:
         """Return the character at a position as `ast` gives it."""
         if line not in self._columns:
-            end = self.starts[line] if line < len(self.starts) else len(self._text)
-            characters = self._text[self.starts[line - 1] : end]
-            self._columns[line] = [*accumulate(len(one.encode()) for one in characters)]
+            sizes = (len(character.encode()) for character in self.text(line))
+            self._columns[line] = [*accumulate(sizes)]
         return self.starts[line - 1] + bisect_right(self._columns[line], utf8_column)
 
 
@@ -46,11 +50,16 @@ class Line:
     indent: int
 
 
+def without_comment(line: str) -> str:
+    """Return a line without the comment behind it, which `#` begins."""
+    comment = _COMMENT.search(line)
+    return line if comment is None else line[: comment.start()]
+
+
 def contents(text: str) -> Iterator[Line]:
-    """Yield the lines that hold more than blanks and a comment, which `#` begins."""
+    """Yield the lines that hold more than blanks and a comment."""
     for line in re.finditer(r"[^\r\n]+", text):
-        comment = _COMMENT.search(line[0])
-        content = line[0][: comment.start()] if comment else line[0]
+        content = without_comment(line[0])
         indent = len(content) - len(content.lstrip())
         if indent < len(content):
             yield Line(line.start() + indent, line.start() + len(content.rstrip()), indent)

@@ -243,6 +243,7 @@ OTHERS_BY_HAND = [
     ("Dockerfile", "RUN pip install langserve --hash=sha256:a\n", "1: This installs one file of"),
     ("setup.cfg", "[options]\ninstall_requires =\n  langserve[spam]\n", "3: Write the requirement"),
     ("a.yml", "run: [pip install langserve]\n", '1: Write "chainserve[client,server]" here'),
+    ("a.yml", 'x: "a &&\n  pip install langserve"\n', '2: Write "chainserve[client,server]" here'),
     ("a.sh", "sh -c \"sh -c 'pip install langserve'\"\n", '1: Write "chainserve[client,server]"'),
     ("Dockerfile", 'RUN python -c "import langserve"\n', "1: This names langserve"),
     ("Dockerfile", 'CMD ["python", "-m", "langserve"]\n', "1: This names langserve"),
@@ -299,6 +300,7 @@ QUOTED = [
     ("x: {}", '["sh", "-c", "uv add langserve"]', "\"uv add 'chainserve[client,server]'\"]"),
     ("x:\n  - {}", "pip install -q langserve[all]~=0.3 y", 'pip install -q "chainserve[all]" y'),
     ("x: |\n  {}", "# don't\n  pip install langserve", 'install "chainserve[client,server]"'),
+    ("x:\n  - {}", "pip install langserve  # don't pin", 'install "chainserve[client,server]"  #'),
     ("x: |\n  {}", "[ -d y ] || pip install langserve", '|| pip install "chainserve'),
 ]
 
