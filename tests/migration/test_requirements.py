@@ -182,6 +182,13 @@ OTHERS = {
         '[packages]\nlangserve = {extras = ["all"], version = "*"}\nfastapi = "*"\n',
         '[packages]\nchainserve = {extras = ["all"], version = "*"}\nfastapi = "*"\n',
     ),
+    "pyproject.toml": (
+        '[project.optional-dependencies]\nlangserve = ["langserve[all]"]\n'
+        '[tool.poetry.dependencies]\nLangServe = "^0.3"\n',
+        '[project.optional-dependencies]\nlangserve = ["chainserve[all]"]\n'
+        "[tool.poetry.dependencies]\n"
+        'chainserve = { version = "*", extras = ["client", "server"] }\n',
+    ),
     "setup.cfg": (
         "[metadata]\nname = langserve\n[options]\ninstall_requires =\n    fastapi\n"
         "    langserve[all]>=0.3  # x\n[options.extras_require]\nserve = langserve[server]\n",
@@ -250,6 +257,11 @@ OTHERS_BY_HAND = [
     ("Dockerfile", "RUN pip uninstall langserve\n", "1: This names langserve"),
     ("Dockerfile", "RUN pip install https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names"),
     ("Dockerfile", 'CMD ["langchain", "serve"]\n', "1: This is LangChain's command"),
+    (
+        "pyproject.toml",
+        '[tool.poe.tasks]\nx = "langchain serve"\n',
+        "2: This is LangChain's command",
+    ),
     ("start.sh", "\nlangchain serve --port=80\n", "2: This is LangChain's command"),
     ("start.sh", "uvicorn langserve.server:app\n", "1: This names langserve"),
     ("requirements.txt", "https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names langserve"),
