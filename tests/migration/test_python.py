@@ -75,6 +75,7 @@ CHANGED = {
     "import langserve\ndef f(x: 'list[langserve.client]') -> \"langserve.APIHandler\": ...": (
         "import chainserve\ndef f(x: 'list[chainserve.client]') -> \"chainserve.APIHandler\": ..."
     ),
+    "import langserve\nx: 'no expression'": "import chainserve\nx: 'no expression'",
     "import langserve\nf'{langserve.client}'": "import chainserve\nf'{chainserve.client}'",
     "try:\n    import langserve\nexcept ImportError:\n    langserve = None": (
         "try:\n    import chainserve\nexcept ImportError:\n    chainserve = None"
@@ -141,6 +142,14 @@ LEFT = {
     "import langserve\nx: 'langserve.playground.X'": "2: by hand: langserve.playground has no",
     "import langserve\ndef f(langserve): ...": "2: by hand: langserve is something else here too",
     "import langserve\nchainserve = 1": "2: by hand: chainserve is something else here too",
+    "import langserve\ndef chainserve(): ...": "2: by hand: chainserve is something else here too",
+    "import langserve\nimport os as chainserve": "2: by hand: chainserve is something else here",
+    "try: import langserve\nexcept E as chainserve: ...": "2: by hand: chainserve is something",
+    "import langserve\nmatch x:\n    case chainserve: ...": "3: by hand: chainserve is something",
+    "import langserve\nmatch x:\n    case [*chainserve]: ...": "3: by hand: chainserve is",
+    "import langserve\ndef f():\n    global langserve": "3: by hand: langserve is something else",
+    "import langserve.playground as p": "langserve.playground has no counterpart",
+    "from langserve import Feedback": "write chainserve.schema.Feedback.",
     "import langserve\n__all__ = ['langserve']": "2: by hand: langserve is something else",
     "import langserve\n__all__ += ['langserve']": "2: by hand: langserve is something else",
     "import langserve\n__all__: list[str] = ['langserve']": "2: by hand: langserve is something",
