@@ -1,5 +1,6 @@
 """What a run tells while LangChain runs it: its output, its tokens, and what happened inside it."""
 
+import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,14 +40,14 @@ class RunObserver(InlineHandler):
 
     Attributes:
         output: What the root run returned, or `NOTHING`.
-        error: What it raised; None if nothing.
+        was_cancelled: Whether it ended so.
         usage: The tokens of all models together; None if none counted them.
     """
 
     def __init__(self, run_id: UUID) -> None:
         self._run_id = run_id
         self.output: Any = NOTHING
-        self.error: BaseException | None = None
+        self.was_cancelled = False
         self.usage: UsageMetadata | None = None
 
     def on_chain_end(
@@ -75,9 +76,9 @@ class RunObserver(InlineHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Note what the root run raised."""
+        """Note that the root run was cancelled; the error itself would keep its frames alive."""
         if run_id == self._run_id:
-            self.error = error
+            self.was_cancelled = isinstance(error, asyncio.CancelledError)
 
     def on_chat_model_start(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing; without this, LangChain writes all messages as text to tell of the start."""

@@ -57,14 +57,9 @@ class _IntermediateWork(StreamedWork):
         async with aclosing(cast("AsyncGenerator[Any]", self._told(value, config))) as told:
             async for item in told:
                 yield self._line(item)
-        self._raise_what_is_hidden()
+        if self._observers[0].was_cancelled:
+            raise asyncio.CancelledError  # Of which LangChain tells by no more than the end.
         self.outputs = [self._written_output()]
-
-    def _raise_what_is_hidden(self) -> None:
-        """Raise the cancellation of a chain, of which LangChain tells by no more than the end."""
-        error = self._observers[0].error
-        if isinstance(error, asyncio.CancelledError):
-            raise error
 
     def _told(self, value: Any, config: RunnableConfig) -> AsyncIterator[Any]:
         """Yield what the caller is told, as data for the serializer."""
