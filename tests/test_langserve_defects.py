@@ -140,7 +140,7 @@ async def test_an_allow_list_works_for_a_sequence(package: Package) -> None:
     assert (b"event: error" in answer.body) is (package is LANGSERVE)
 
 
-async def leave_an_invoke(package: Package, chain: CountingChain) -> None:
+async def leave_an_invoke(package: Package, chain: CountingChain, **options: Any) -> None:
     async with open_stream(
         app_of(package, chain),
         "POST",
@@ -148,6 +148,7 @@ async def leave_an_invoke(package: Package, chain: CountingChain) -> None:
         json={"input": 1},
         wait_for_start=False,
         raise_app_errors=False,
+        **options,
     ):
         await chain.until_in_flight(1)
 
@@ -156,7 +157,7 @@ async def test_leaving_an_invoke_ends_its_run() -> None:
     theirs, ours = CountingChain(), CountingChain()
 
     with pytest.raises(TimeoutError, match="ran on after the disconnect"):
-        await leave_an_invoke(LANGSERVE, theirs)
+        await leave_an_invoke(LANGSERVE, theirs, wait_seconds=1)  # It never ends.
     await leave_an_invoke(CHAINSERVE, ours)
     await ours.until_in_flight(0)
 
