@@ -7,8 +7,13 @@ from typing import Any, cast
 
 from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
@@ -121,7 +126,7 @@ class Execution:
         written = self.serializer.dumps(output)
         if self._output is not None:
             shaped = self._output.validate_python(_loads(written))
-            return _JSON.dumps(self._output.dump_python(shaped, mode="json"))
+            return _JSON.dumps(self._output.dump_python(shaped, mode="json", by_alias=True))
         return written if self._own_serializer is None else _JSON.dumps(_loads(written))
 
 
@@ -287,13 +292,25 @@ def _sum(chunks: Sequence[Any]) -> Any:
 
 
 def _declared_output(runnable: Any) -> Any:
-    """Return the type that a chain declares with `with_types`, or None; no other is inferred."""
-    while isinstance(runnable, RunnableBindingBase):
-        if runnable.custom_output_type is not None:
-            declared = runnable.custom_output_type
-            return None if declared is Any else declared
-        runnable = runnable.bound
-    return None
+    """Return the type that a chain declares with `with_types`, or None; no other is inferred.
+
+    It may be declared where its output comes from: below bindings, by the last step, or by the one
+    that others stand in for.
+    """
+    while True:
+        match runnable:
+            case RunnableBindingBase(custom_output_type=declared) if declared is not None:
+                return None if declared is Any else declared
+            case RunnableEachBase():
+                return None
+            case RunnableBindingBase():
+                runnable = runnable.bound
+            case RunnableSequence():
+                runnable = runnable.last
+            case RunnableWithFallbacks():
+                runnable = runnable.runnable
+            case _:
+                return None
 
 
 def _adapter(declared: Any) -> TypeAdapter[Any] | None:

@@ -6,10 +6,12 @@ any client can read them and no class is ever chosen by what a message says.
 
 import abc
 import json
+import marshal
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from datetime import date, time
 from enum import Enum
 from functools import cache, reduce
 from operator import or_
@@ -87,15 +89,20 @@ def plain_data(s: bytes) -> Any:
 
 
 def default(obj: Any) -> Any:
-    """Return what stands in JSON for a pydantic model or a dataclass.
+    """Return what stands in JSON for a pydantic model, a dataclass, a date or a time.
 
     Raises:
-        TypeError: It is neither, or an exception, whose text is for the log alone.
+        TypeError: It is none, or an exception, whose text is for the log alone.
     """
-    if isinstance(obj, BaseException):
-        raise TypeError
     if isinstance(obj, BaseModel):
         return obj.model_dump()
+    if isinstance(obj, BaseException):
+        raise TypeError
+    if isinstance(obj, date | time):
+        try:
+            return obj.isoformat()
+        except Exception as error:
+            raise TypeError from error
     if is_dataclass(obj) and not isinstance(obj, type):
         return _set_fields(obj)
     raise TypeError
@@ -104,44 +111,45 @@ def default(obj: Any) -> Any:
 def _write(obj: Any) -> bytes:
     """Return any object of a chain as JSON text.
 
-    orjson ends the process where a list changes while it calls Python code for an item, as another
-    thread may do, and where a dataclass with slots has a field that is not set. So it gets plain
-    data, for which it calls nothing but an enumeration's value and a time zone's offset; or else
-    containers that nobody else has, with data in the place of models and dataclasses.
+    orjson ends the process where a list changes while it runs Python code for an item, as another
+    thread may do; where a time zone raises; and where a dataclass with slots has a field that is
+    not set. So it writes no datetimes and dataclasses by itself, and where it has code to run, it
+    gets containers that nobody else has.
 
     Raises:
         TypeError: orjson does not write an object inside.
     """
-    if type(obj) not in _LEAVES and isinstance(obj, BaseModel):
-        obj = obj.model_dump()
+    if type(obj) in _LEAVES:
+        return orjson.dumps(obj)
     try:
-        return orjson.dumps(obj, option=orjson.OPT_PASSTHROUGH_DATACLASS)
-    except TypeError:
-        return orjson.dumps(_of_its_own(obj), option=orjson.OPT_PASSTHROUGH_DATACLASS)
+        marshal.dumps(obj)  # It refuses, quickly, whatever is not of a plain type.
+    except ValueError:
+        obj = _of_its_own(obj)
+    return orjson.dumps(obj, default=default, option=_OPTIONS)
+
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+"""What most values are, told quickly."""
 
 
 def _of_its_own(obj: Any, depth: int = 0) -> Any:
-    """Return containers of their own, with data in the place of models and dataclasses."""
-    if type(obj) in _LEAVES:
-        return obj
-    if depth > _MAX_DEPTH:
+    """Return containers that nobody else has, and the values of enumerations."""
+    if depth > _DEEPEST:
         raise TypeError
     if isinstance(obj, dict):
         return {
             key: value if type(value) in _LEAVES else _of_its_own(value, depth + 1)
-            for key, value in [*obj.items()]
+            for key, value in [*dict.items(obj)]
         }
     if isinstance(obj, list | tuple):
-        return [item if type(item) in _LEAVES else _of_its_own(item, depth + 1) for item in [*obj]]
-    if isinstance(obj, BaseModel):
-        return default(obj)
-    if isinstance(obj, Enum):
-        return _of_its_own(obj.value, depth + 1)
-    return _of_its_own(default(obj), depth + 1) if is_dataclass(obj) else obj
+        items = list.copy(obj) if isinstance(obj, list) else tuple.__iter__(obj)
+        return [item if type(item) in _LEAVES else _of_its_own(item, depth + 1) for item in items]
+    return _of_its_own(obj.value, depth + 1) if isinstance(obj, Enum) else obj
 
 
-_LEAVES = frozenset({str, int, float, bool, type(None)})
-"""What most values are, told quickly."""
+_DEEPEST = 254
+"""How deep orjson writes."""
 
 
 def _set_fields(obj: Any) -> dict[str, Any]:
@@ -319,7 +327,8 @@ def _told_event(event: Mapping[str, Any]) -> dict[str, Any]:
     told = dict(event)
     if isinstance(response := told.get("response"), BaseModel):
         # Without its type, for LangServe's client takes it for another class then.
-        told["response"] = {k: v for k, v in response.model_dump().items() if k != "type"}
+        members = response.model_dump(serialize_as_any=True)
+        told["response"] = {name: value for name, value in members.items() if name != "type"}
     if "error" in told:
         told["error"] = _UNEXPECTED
     if metadata := told.get("metadata"):

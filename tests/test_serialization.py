@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import Enum
 from typing import Any
 
 import langserve
+import orjson
 import pytest
 from hypothesis import given, strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
@@ -71,6 +73,53 @@ def test_a_list_that_changes_while_it_is_written_is_written_as_it_was(write: Any
     shared += [Clearing(text="a"), *texts]
 
     assert json.loads(write({"all": shared})) == {"all": [{"text": "a"}, *texts]}
+
+
+@pytest.mark.parametrize("write", [WellKnownLCSerializer().dumps, dumps_any])
+def test_a_list_of_an_enumeration_that_changes_is_written_as_it_was(write: Any) -> None:
+    shared: list[Any] = []
+
+    class Clearing(Enum):
+        ONE = 1
+
+        @property
+        def value(self) -> int:
+            shared.clear()
+            return 1
+
+    texts = [f"text {n}" for n in range(5000)]
+    shared += [Clearing.ONE, *texts]
+
+    assert json.loads(write({"all": shared})) == {"all": [1, *texts]}
+
+
+class LostZone(tzinfo):
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise ValueError("no such time")
+
+
+@pytest.mark.parametrize("zone", [LostZone(), tzinfo()])  # type: ignore[abstract]
+def test_a_time_zone_that_raises_ends_no_process(zone: tzinfo) -> None:
+    moment = datetime(2026, 3, 29, 2, 30, tzinfo=zone)
+    for value in (moment, {"at": [moment]}, Model(inner=moment)):
+        with pytest.raises(OutputNotSerializableError, match="is of type datetime"):
+            WellKnownLCSerializer().dumps(value)
+        assert b"not_implemented" in dumps_any(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (datetime.fromisoformat("2024-01-02T03:04:05"), "2024-01-02T03:04:05"),
+        (datetime(2024, 1, 2, 3, 4, 5, 678, tzinfo=UTC), "2024-01-02T03:04:05.000678+00:00"),
+        (date(2024, 1, 2), "2024-01-02"),
+        (time(3, 4, 5), "03:04:05"),
+    ],
+)
+def test_moments_are_written_as_orjson_writes_them(value: Any, expected: str) -> None:
+    assert orjson.loads(orjson.dumps(value)) == expected
+    for one in (value, [value], Model(inner=value)):
+        assert expected in WellKnownLCSerializer().dumps(one).decode()
 
 
 @dataclass
