@@ -2,15 +2,17 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from contextvars import copy_context
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import anyio.to_thread
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
@@ -66,7 +68,9 @@ class ConfigPipeline:
         sensitive = frozenset(name for name in self._declared if is_sensitive(name))
         self._refused = sensitive - self._allowed
         self.schema = _without_secrets(schema, sensitive, self._refused)
-        self._fields = _fields_with_defaults(self.schema, sensitive)
+        self._defaults = _defaults(schema)
+        self._hidden = sensitive & self._defaults.keys()
+        self._bound = _bound_fields(runnable)
         self._decompressed = lru_cache(_DECODED_HASHES_KEPT)(_decompressed)
 
     async def build(
@@ -97,7 +101,7 @@ class ConfigPipeline:
         if server_config:
             config = merge_configs(config, server_config)
         if self._chain.per_req_config_modifier is not None:
-            config = await self._modified(config, request, self._defaults_beside(callers))
+            config = await self._modified(config, request, callers)
         metadata = {
             "__useragent": request.headers.get("user-agent"),
             "__chainserve_version": __version__,
@@ -192,34 +196,27 @@ class ConfigPipeline:
             )
 
     async def _modified(
-        self, config: RunnableConfig, request: Any, defaults: Mapping[str, Any]
+        self, config: RunnableConfig, request: Any, callers: Mapping[str, Any]
     ) -> RunnableConfig:
         """Apply the server's part.
 
-        The modifier sees the fields as LangServe shows them: the caller's and the defaults of the
-        others. A default that it leaves stays out of the config of the run, where it would hide
-        what the chain was configured with.
+        If the caller sent any fields, the modifier sees all that there are, as LangServe shows
+        them. They stay in the config, for nobody can tell what a modifier left from what it means;
+        but secrets that it did not change do not, since LangChain notes fields in metadata.
         """
-        given: dict[str, Any] = {**config}
-        if defaults:
-            given["configurable"] = {**defaults, **config["configurable"]}
-        modified = await self._called(given, request)
-        if not defaults or not modified or not modified.get("configurable"):
+        if callers.get("configurable") is None:
+            return await self._called({**config}, request)
+        fields = {name: default() for name, default in self._defaults.items()}
+        shown = {**fields, **self._bound, **config["configurable"]}
+        modified = await self._called({**config, "configurable": shown}, request)
+        if not modified or not modified.get("configurable"):
             return modified
-        fields = modified["configurable"].items()
-        kept = {name: value for name, value in fields if defaults.get(name, _NONE) != value}
-        return cast("RunnableConfig", {**modified, "configurable": kept})
-
-    def _defaults_beside(self, callers: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the defaults of the fields that a caller who sent fields did not send."""
-        sent = callers.get("configurable")
-        if sent is None:
-            return {}
-        return {
-            name: field.get_default(call_default_factory=True, validated_data={})
-            for name, field in self._fields.items()
-            if name not in sent
+        kept = {
+            name: value
+            for name, value in modified["configurable"].items()
+            if name not in self._hidden or value != fields[name]
         }
+        return cast("RunnableConfig", {**modified, "configurable": kept})
 
     async def _called(self, config: dict[str, Any], request: Any) -> RunnableConfig:
         """Call the modifier; a sync one in a thread, as dependencies are."""
@@ -235,9 +232,6 @@ class ConfigPipeline:
         if inspect.isawaitable(modified):
             modified = await modified
         return cast("RunnableConfig", modified)
-
-
-_NONE: Any = object()
 
 
 def _decompressed(config_hash: str) -> bytes:
@@ -284,17 +278,26 @@ def _without_secrets(
     return create_model(schema.__name__, configurable=(configurable, None), **members)
 
 
-def _fields_with_defaults(schema: type[BaseModel], sensitive: Set[str]) -> dict[str, FieldInfo]:
-    """Return the configurable fields whose defaults a modifier may know."""
+def _defaults(schema: type[BaseModel]) -> dict[str, Callable[[], Any]]:
+    """Return what makes the default of each configurable field that has one."""
     member = schema.model_fields.get("configurable")
     declared = None if member is None else member.annotation
     if not (isinstance(declared, type) and issubclass(declared, BaseModel)):
         return {}
     return {
-        name: field
+        name: partial(field.get_default, call_default_factory=True, validated_data={})
         for name, field in declared.model_fields.items()
-        if name not in sensitive and not field.is_required()
+        if not field.is_required()
     }
+
+
+def _bound_fields(runnable: Runnable[Any, Any]) -> dict[str, Any]:
+    """Return the fields that a chain was set to by `with_config`."""
+    fields: dict[str, Any] = {}
+    while isinstance(runnable, RunnableBindingBase | DynamicRunnable):
+        fields = {**((runnable.config or {}).get("configurable") or {}), **fields}
+        runnable = runnable.bound if isinstance(runnable, RunnableBindingBase) else runnable.default
+    return fields
 
 
 def _without_default(field: FieldInfo) -> Any:

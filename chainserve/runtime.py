@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from starlette.requests import Request
 
@@ -122,6 +122,7 @@ class Runtimes:
         self._settings = settings
         self._principal = principal
         self._of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+        self._with_threads: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 
     @property
     def settings(self) -> Settings:
@@ -140,7 +141,21 @@ class Runtimes:
         runtime = self._of_loop.get(loop)
         if runtime is None:
             runtime = self._of_loop[loop] = Runtime(self.settings, self._principal)
+            self.give_threads()
         return runtime
+
+    def give_threads(self) -> None:
+        """Give the running event loop a default executor, once, unless it is known to have one.
+
+        LangChain runs sync steps there, and asyncio's own has as few threads as the machine cores.
+        """
+        loop = asyncio.get_running_loop()
+        if loop in self._with_threads:
+            return
+        self._with_threads.add(loop)
+        if getattr(loop, "_default_executor", None) is None:
+            threads = ThreadPoolExecutor(self.settings.max_threads, thread_name_prefix="chainserve")
+            loop.set_default_executor(threads)
 
     async def close(self) -> None:
         """End the runs of the running event loop and forget its runtime."""
@@ -193,9 +208,7 @@ def close_with(router: Any) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
         runtimes = runtimes_on(app.router)
-        # LangChain runs sync steps here, and asyncio has as few threads as the machine has cores.
-        threads = ThreadPoolExecutor(runtimes.settings.max_threads, thread_name_prefix="chainserve")
-        asyncio.get_running_loop().set_default_executor(threads)
+        runtimes.give_threads()
         async with inner(app) as state:
             try:
                 yield state

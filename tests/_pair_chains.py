@@ -47,7 +47,7 @@ from langchain_core.runnables import (
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator
 from typing_extensions import TypedDict
 
 from tests._chains import answering, echo, message_chunks, streaming, tool_call_chunks
@@ -418,6 +418,12 @@ def model_choice() -> AnyRunnable:
         )
         | StrOutputParser()
     )
+
+
+class Renamed(BaseModel):
+    """A model whose field has another name in JSON."""
+
+    order_number: int = Field(alias="orderNumber")
 
 
 def configurable_telling_config() -> AnyRunnable:

@@ -901,3 +901,24 @@ async def test_an_application_may_have_an_executor_of_its_own() -> None:
         response = await request(app, "POST", "/chain/invoke", json={"input": 1})
 
     assert response.json()["output"].startswith("own")
+
+
+async def test_an_executor_that_was_there_before_stays() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "before"))
+    app = FastAPI()
+    add_routes(app, RunnableLambda(lambda _: threading.current_thread().name), path="/chain")
+    async with lifespan(app):
+        response = await request(app, "POST", "/chain/invoke", json={"input": 1})
+
+    assert response.json()["output"].startswith("before")
+
+
+async def test_chains_of_a_mounted_application_have_threads_too() -> None:
+    sub = FastAPI()
+    add_routes(sub, RunnableLambda(lambda _: threading.current_thread().name), path="/chain")
+    app = FastAPI()
+    app.mount("/sub", sub)
+    async with lifespan(app):
+        response = await request(app, "POST", "/sub/chain/invoke", json={"input": 1})
+
+    assert response.json()["output"].startswith("chainserve")

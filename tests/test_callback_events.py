@@ -1,5 +1,6 @@
 """What happened in a run, in the answer of `invoke` and `batch` (`include_callback_events`)."""
 
+import itertools
 import re
 from typing import Any
 from uuid import uuid4
@@ -7,8 +8,13 @@ from uuid import uuid4
 import anyio.to_thread
 import pytest
 from langchain_core.agents import AgentAction, AgentFinish
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    BaseCallbackHandler,
+    UsageMetadataCallbackHandler,
+)
 from langchain_core.documents import Document
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -242,6 +248,25 @@ async def test_a_sync_clients_callbacks_are_told_too() -> None:
         "model end",
         "chain end",
     ]
+
+
+async def test_a_clients_callbacks_count_the_tokens_of_the_servers_models() -> None:
+    here, there = UsageMetadataCallbackHandler(), UsageMetadataCallbackHandler()
+    chain = counting_model()
+    await chain.ainvoke("hi", {"callbacks": [here]})
+    async with served(CHAINSERVE, counting_model(), include_callback_events=True) as client:
+        await client.ainvoke("hi", {"callbacks": [there]})
+
+    assert here.usage_metadata
+    assert there.usage_metadata == here.usage_metadata
+
+
+def counting_model() -> Runnable[Any, Any]:
+    usage: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    message = AIMessage(
+        "hi", usage_metadata=usage, response_metadata={"model_name": "m"}, tool_calls=[]
+    )
+    return GenericFakeChatModel(messages=itertools.repeat(message))
 
 
 async def test_a_client_may_leave_them_out() -> None:

@@ -666,23 +666,36 @@ async def test_a_modifier_has_the_last_word_on_what_a_caller_set(verb: str) -> N
 
 
 @pytest.mark.parametrize("verb", VERBS)
-async def test_a_default_that_a_modifier_leaves_hides_nothing_that_the_chain_was_set_to(
-    verb: str,
-) -> None:
+async def test_a_modifier_sees_all_fields_where_a_caller_sent_any(verb: str) -> None:
     given: list[Any] = []
 
     def modify(config: dict[str, Any], _: Request) -> dict[str, Any]:
         given.append(config["configurable"])
         return config
 
-    runnable = knobs("style", "length").with_config(configurable={"length": 7})
+    runnable = knobs("style", "length", "api_key").with_config(configurable={"length": 7})
     app = make_app(runnable, per_req_config_modifier=modify)
     sent = with_config({"configurable": {"style": "ornate"}})
 
     output = output_of(verb, await ask(app, verb, members=sent))
 
-    assert given == [{"style": "ornate", "length": Knobs().length}]
+    assert given == [{"style": "ornate", "length": 7, "api_key": "SERVER-KEY"}]
     assert (output["style"], output["length"]) == ("ornate", 7)
+
+
+@pytest.mark.parametrize("sent", [{}, {"configurable": {}}, {"configurable": {"length": 1}}])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_what_a_modifier_sets_to_its_default_holds(verb: str, sent: dict[str, Any]) -> None:
+    def modify(config: dict[str, Any], _: Request) -> dict[str, Any]:
+        config.setdefault("configurable", {})["style"] = Knobs().style
+        return config
+
+    runnable = knobs("style", "length").with_config(configurable={"style": "for who pays"})
+    app = make_app(runnable, per_req_config_modifier=modify)
+
+    output = output_of(verb, await ask(app, verb, members=with_config(sent)))
+
+    assert output["style"] == Knobs().style
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -23,7 +23,12 @@ from chainserve import Chain, EndedRun, add_routes
 from tests._apps import assert_problem, make_app, only_run
 from tests._bridge import Response, open_stream, request
 from tests._chains import GatedChain, echo, failing
-from tests._pair_chains import generic_model, text_chain
+from tests._pair_chains import (
+    configurable_prompt,
+    generic_model,
+    text_chain,
+    with_alternatives,
+)
 from tests._runs import decode, read_log, start_run
 
 pytestmark = pytest.mark.anyio
@@ -152,6 +157,15 @@ async def test_a_chain_that_is_cancelled_from_within_has_not_succeeded(target: s
     response = await ask(make_app(RunnableLambda(cancelled)), target)
 
     assert response.events()[-1].json()["status_code"] == 499
+
+
+async def test_fields_that_a_caller_did_not_set_are_not_in_the_metadata() -> None:
+    app = make_app(configurable_prompt() | with_alternatives("model", echo(), other=echo()))
+
+    for field, noted in (("template", {}), ("model", {"model": "other"})):
+        config = {"configurable": {field: "other"}}
+        [first, *_] = data_of(await ask(app, "stream_events", {"topic": "x"}, config=config))
+        assert first["metadata"] == noted
 
 
 async def test_a_custom_event_of_the_root_run_is_told_of_by_its_own_name() -> None:

@@ -102,6 +102,19 @@ PAIRS |= {
     "invoke: an output type declared below a config leaves keys out": invoke(
         lambda: chains.typed(chains.Answered, {"text": "x", "more": 1})().with_config(tags=["a"]), 1
     ),
+    "invoke: an output type with other names for JSON": invoke(
+        chains.typed(chains.Renamed, {"orderNumber": 7}), 1
+    ),
+    "batch: an output type with other names for JSON": batch(
+        chains.typed(chains.Renamed, {"orderNumber": 7}), [1]
+    ),
+    "invoke: an output type declared by the last step": invoke(
+        lambda: echo() | chains.typed(chains.Answered, {"text": "x", "more": 1})(), 1
+    ),
+    "invoke: an output type declared by what others stand in for": invoke(
+        lambda: chains.typed(chains.Answered, {"text": "x", "more": 1})().with_fallbacks([echo()]),
+        1,
+    ),
     "invoke: an output type declared by with_types converts": invoke(chains.typed(int, "5"), 1),
     "invoke: a datetime declared by with_types": invoke(
         chains.typed(datetime.datetime, chains.MOMENT), 1
