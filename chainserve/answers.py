@@ -83,12 +83,18 @@ def check_coding(response: Any) -> None:
     Raises:
         UnexpectedAnswerError: It is in a content coding that was not asked for, or in several.
     """
-    coding = response.headers.get("content-encoding", "identity")
-    if coding.strip().lower() not in CODINGS:
+    coding = response.headers.get("content-encoding", "")
+    named = [one.strip().lower() for one in coding.split(",")]
+    unpacked = [one for one in named if one in _UNPACKED]  # httpx passes others by.
+    if len(unpacked) > 1 or not CODINGS.issuperset(unpacked):
         raise UnexpectedAnswerError(
             f"{shown_url(response.request.url)} answered in the content coding "
             f"{coding:.{MAX_SHOWN}}, which was not asked for."
         )
+
+
+_UNPACKED = frozenset({"gzip", "deflate", "br", "zstd"})
+"""The content codings that httpx unpacks, as far as it has a library for them."""
 
 
 class AnswerReader:
@@ -179,7 +185,7 @@ class AnswerReader:
         detail = members.get("detail", text[:MAX_SHOWN])
         message = members.get("message") or detail
         if response.has_redirect_location:
-            message = f"It is at {response.headers['location']}; redirects are not followed."
+            message = f"It is at {_location(response)}; redirects are not followed."
         status = f"{response.status_code} {response.reason_phrase}".strip()
         code = members.get("code")
         return RemoteStatusError(
@@ -210,6 +216,14 @@ class AnswerReader:
     def load(self, data: str) -> Any:
         """Return what a chunk's JSON stands for."""
         return self._serializer.loads(data.encode("utf-8", "surrogatepass"))
+
+
+def _location(response: Any) -> str:
+    """Return where a redirect leads, without what may be secret."""
+    try:
+        return shown_url(response.headers["location"])
+    except ValueError:
+        return "no URL of the web"
 
 
 def _members(text: str) -> dict[str, Any]:

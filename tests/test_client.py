@@ -529,6 +529,43 @@ async def test_what_unpacks_to_more_than_is_read_takes_bounded_memory(
     assert peak < 400 * 2**20
 
 
+@pytest.mark.parametrize("coding", ["", "identity", "none", "utf-8", "identity, gzip"])
+async def test_a_coding_that_packs_nothing_is_none(coding: str) -> None:
+    body = gzip.compress(b'{"output": 1}') if "gzip" in coding else b'{"output": 1}'
+
+    def answer(_: Any) -> Any:
+        return httpx2.Response(200, content=body, headers={"content-encoding": coding})
+
+    transport = {"transport": httpx2.MockTransport(answer)}
+    async with RemoteRunnable[Any, Any](
+        "http://test/chain", client_kwargs=transport, verify=False
+    ) as client:
+        assert await client.ainvoke(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://user:secret@other.test/x?token=secret", "It is at https://other.test/x;"),
+        ("/elsewhere", "It is at /elsewhere;"),
+        ("http://[", "It is at no URL of the web;"),
+    ],
+)
+async def test_where_a_redirect_leads_is_told_without_secrets(location: str, shown: str) -> None:
+    def answer(_: Any) -> Any:
+        return httpx2.Response(307, headers={"location": location})
+
+    transport = {"transport": httpx2.MockTransport(answer)}
+    async with RemoteRunnable[Any, Any](
+        "http://test/chain", client_kwargs=transport, verify=False
+    ) as client:
+        with pytest.raises(RemoteStatusError) as raised:
+            await client.ainvoke(1)
+
+    assert shown in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("verb", ["invoke", "stream"])
 async def test_an_error_in_another_coding_is_told_without_its_body(verb: str) -> None:
     packed = {"content-encoding": "gzip, gzip"}
