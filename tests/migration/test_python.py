@@ -165,6 +165,9 @@ LEFT = {
     "app = 'langserve.server:add_routes'": "write 'chainserve.server:add_routes'",
     "getLogger('langserve')": "The logger of chainserve is called 'chainserve'.",
     "run(['pip', 'install', 'langserve[all]'])": "write 'chainserve[all]'",
+    "run(['pip', 'install', 'LangServe'])": "write 'chainserve[client,server]'",
+    "x = 'LangServe>=0.3'": "This asks for 'LangServe>=0.3': write 'chainserve[client,server]'.",
+    "x = 'langserve; extra == \"x\"'": "write 'chainserve[client,server]; extra == \"x\"'",
     "from sse_starlette import EventSourceResponse": "require it yourself",
     "import os, sse_starlette.sse": "require it yourself",
     "langserve.add_routes(app, chain)": "This names langserve",
@@ -240,6 +243,8 @@ QUIET = [
     "ConfigurableField(id='temperature')",
     "except_http = httpx.HTTPStatusError  # langserve",
     "tags = ['langserve']",
+    "FastAPI(title='LangServe'); print('LangServe'); print('LangServe ', 'LangServe; a server')",
+    "os.environ['LANGSERVE']; os.getenv('LANGSERVE', 'LangServe')",
 ]
 
 

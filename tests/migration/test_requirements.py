@@ -243,6 +243,31 @@ def test_other_files_are_changed_in_their_requirements_alone(name: str) -> None:
     assert migrated(name, after).changes == 0
 
 
+DECLARED = [
+    "setup(install_requires=['{}'])",
+    "setup(extras_require={{'x': ['{}']}})",
+    "asked = ['{}']\nmore: list[str] = []\nmore += ['{}']\nsetup(install_requires=asked + more)",
+    "asked = []\nasked.append('{}')\nsetup(install_requires=asked)",
+    "setup(**{{'install_requires': ['{}']}})",
+    "session.install('-U', '{}')",
+    "DEPS = ('{}',)\nsession.install(*DEPS)",
+    "session.run('pip', 'install', '{}')",
+    "run(['pip', 'install', '{}'])",
+]
+
+
+@pytest.mark.parametrize("text", DECLARED)
+@pytest.mark.parametrize("word", ["langserve", "LangServe"])
+@pytest.mark.parametrize("name", ["setup.py", "noxfile.py"])
+def test_a_bare_word_is_exchanged_where_a_requirement_stands(
+    name: str, word: str, text: str
+) -> None:
+    result = migrated(name, text.format(word, word))
+
+    assert result.data.decode() == text.format(*["chainserve[client,server]"] * 2)
+    assert by_hand(result) == []
+
+
 OTHERS_BY_HAND = [
     ("environment.yml", "dependencies:\n  - conda-forge::langserve=0.3\n", "2: chainserve is no"),
     ("install.sh", "conda install langserve\n", "1: chainserve is no conda package"),
@@ -286,6 +311,9 @@ def test_what_cannot_be_changed_in_other_files_is_told(name: str, text: str, par
 NAMES_OF_OTHERS = [
     ("setup.cfg", "[metadata]\nname = langserve\ndescription = a langserve app\n"),
     ("setup.cfg", "[options.extras_require]\nlangserve = fastapi\n"),
+    ("setup.py", "setup(name='langserve', keywords=['LangServe'], packages=['langserve'])"),
+    ("setup.py", "setup(extras_require={'langserve': ['fastapi']}, title='LangServe')"),
+    ("noxfile.py", "session.run('pytest', 'LangServe'); tags = ['langserve']"),
     ("tox.ini", "[testenv]\ndeps =\n  fastapi\n; pytest langserve\n  ; langserve\n"),
     ("pyproject.toml", '[project.optional-dependencies]\nlangserve = ["fastapi"]\n'),
     ("pyproject.toml", '[project]\nname = "langserve"\n'),
