@@ -20,6 +20,7 @@ from chainserve.migrate.notebooks import migrate_notebook
 from chainserve.migrate.python import migrate_python
 from chainserve.migrate.requirements import (
     LOCKED,
+    migrate_constraints,
     migrate_environment,
     migrate_ini,
     migrate_requirements,
@@ -144,7 +145,7 @@ def _lock(text: str) -> Findings:
 
 
 _PYTHON = frozenset({".py", ".pyi", ".pyw"})
-_LOCKS = re.compile(r"(poetry|uv|pdm|Pipfile|pixi|pylock(\.\w+)?)\.(lock|toml)|conda-lock\.ya?ml")
+_LOCKS = re.compile(r"[^/]*\.lock|pylock(\.[^/]+)?\.toml|([^/]*\.)?conda-lock\.ya?ml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +178,15 @@ _KINDS = tuple(
         (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup), True),
         (r".*\.py[iw]?", _by_edits(migrate_python), False),
         (r".*\.ipynb", migrate_notebook, False),
-        (
-            r"(.*/)?([^/]*requirements|[^/]*constraints)[^/]*\.(txt|in)",
-            _by_edits(migrate_requirements),
-            True,
-        ),
+        (r"(.*/)?[^/]*constraints[^/]*\.(txt|in)", _by_edits(migrate_constraints), True),
+        (r"(.*/)?[^/]*requirements[^/]*\.(txt|in)", _by_edits(migrate_requirements), True),
         (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements), True),
         (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock), False),
-        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml), True),
+        (
+            r"(.*/)?(pyproject|pixi|uv|poetry|pdm)\.toml|(.*/)?Pipfile",
+            _by_edits(migrate_toml),
+            True,
+        ),
         (r".*\.(cfg|ini)", _by_edits(migrate_ini), True),
         (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment), True),
         (

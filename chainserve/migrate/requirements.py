@@ -42,6 +42,12 @@ def new_requirement(text: str) -> str | None:
     return f"chainserve[{extras}]{found['rest']}" if found and extras else None
 
 
+def new_constraint(text: str) -> str | None:
+    """Return the same without extras, which pip refuses in a constraint."""
+    new = new_requirement(text)
+    return None if new is None else re.sub(r"\[[^\]]*\]", "", new, count=1)
+
+
 def new_extras(names: list[str]) -> str | None:
     """Return the extras in place of LangServe's; None if there is another."""
     extras = {name.strip().lower() for name in names} - {""}
@@ -64,13 +70,13 @@ class RequirementsText:
         self._notes: list[Note] = []
         self._settled: set[int] = set()
 
-    def exchange(self, start: int, end: int, quote: str = "") -> None:
-        """Exchange a requirement, which is all that is between two characters."""
+    def exchange(self, start: int, end: int, quote: str = "", *, constrain: bool = False) -> None:
+        """Exchange a requirement, or a constraint, which is all that is between two characters."""
         old = self.text[start:end]
-        new = new_requirement(old)
+        new = new_constraint(old) if constrain else new_requirement(old)
         if new is not None:
             self.edit(start, end, f"{quote}{new}{quote}")
-            if "[" not in old:
+            if "[" not in old and not constrain:
                 self.note(start, "differs", WITHOUT_EXTRA)
         elif _NAMES_LANGSERVE.match(old):
             self.note(start, "by hand", UNKNOWN)
@@ -100,8 +106,18 @@ class RequirementsText:
         return Findings.of(self._edits, [*self._notes, *left])
 
 
-def migrate_requirements(text: str) -> Findings:
-    """Return what changes in a file of pip's, such as `requirements.txt`."""
+def migrate_constraints(text: str) -> Findings:
+    """Return what changes in a `constraints.txt` of pip's."""
+    return migrate_requirements(text, constrain=True)
+
+
+def migrate_requirements(text: str, *, constrain: bool = False) -> Findings:
+    """Return what changes in a file of pip's, such as `requirements.txt`.
+
+    Args:
+        text: The file.
+        constrain: Whether its lines are constraints, which have no extras.
+    """
     found = RequirementsText(text)
     for line in contents(text):
         content = text[line.start : line.end]
@@ -111,7 +127,7 @@ def migrate_requirements(text: str) -> Findings:
         elif content.endswith("\\") or " --hash" in content:
             found.note(line.start, "by hand", LOCKED)
         else:
-            found.exchange(line.start, line.end)
+            found.exchange(line.start, line.end, constrain=constrain)
     return found.findings()
 
 

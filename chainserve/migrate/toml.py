@@ -17,12 +17,15 @@ _KEY = re.compile(r"[ \t]*(?P<key>[\w.-]+|\"[^\"\r\n]*\"|'[^'\r\n]*')[ \t]*=[ \t
 _TOKEN = re.compile(r"#[^\r\n]*|\"(?:[^\"\\\r\n]|\\.)*\"?|'[^'\r\n]*'?|[\[\]{}]")
 _LISTS = re.compile(
     r"project/dependencies|project\.optional-dependencies/.*|dependency-groups/.*"
-    r"|build-system/requires|tool\.(uv|pdm)(\.dev-dependencies)?/.*"
+    r"|build-system/requires|/([\w-]+-)?dependencies|tool\.(uv|pdm)(\.dev-dependencies)?/.*"
     r"|tool\.hatch\.envs\..*/(extra-)?dependencies"
+)
+_CONSTRAINTS = re.compile(
+    r"(tool\.(uv|pdm)[\w.-]*)?/([\w-]*(constraint|override)[\w-]*|.*-package)"
 )
 _TABLES = re.compile(
     r"tool\.poetry\.((dev-)?dependencies|group\.[^.]+\.dependencies)"
-    r"|tool\.pixi\.(.*\.)?pypi-dependencies|(dev-)?packages"
+    r"|(tool\.pixi\.|feature\.[^.]+\.)*pypi-dependencies|(dev-)?packages"
 )
 _VERSION = re.compile(r"(version[ \t]*=[ \t]*)(\"[^\"]*\"|'[^']*')")
 
@@ -107,7 +110,8 @@ def _values(found: RequirementsText, place: str, span: tuple[int, int], depth: i
         elif token[0][0] != "#":
             start, end = token.start() + 1, token.end() - 1
             if _LISTS.fullmatch(place):
-                found.exchange(start, end)
+                constrain = _CONSTRAINTS.fullmatch(place) is not None
+                found.exchange(start, end, constrain=constrain)
             elif place.startswith("tool.poetry.extras/") and found.text[start:end] == "langserve":
                 found.edit(start, end, "chainserve")
     return max(depth, 0)

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import tomllib
 from pathlib import PurePath
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from chainserve.migrate import Migrated, is_looked_at, migrate
+from chainserve.migrate.requirements import NOT_PUBLISHED
 from tests._processes import ROOT
 
 
@@ -37,7 +39,7 @@ PIP = {
 
 @pytest.mark.parametrize(("before", "after"), PIP.items())
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.in", "requirements/base.txt", "constraints.txt"]
+    "name", ["requirements.txt", "requirements-dev.in", "requirements/base.txt"]
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_a_requirement_keeps_extras_and_marker_and_loses_its_versions(
@@ -48,6 +50,25 @@ def test_a_requirement_keeps_extras_and_marker_and_loses_its_versions(
 
     assert result.data.decode() == text.replace(before, before if after is None else after)
     assert by_hand(result) == []
+
+
+CONSTRAINTS = [
+    ("constraints.txt", "{}==0.3.3 ; python_version > '3.8'  # pinned\n"),
+    ("requirements/dev-constraints.in", "{}[all]<0.4 ; python_version > '3.8'\n"),
+    ("pyproject.toml", "[tool.uv]\nconstraint-dependencies = ['{}==0.3', 'x']\n"),
+    ("pyproject.toml", "[tool.uv]\noverride-dependencies = ['{}[all]']\n"),
+    ("pyproject.toml", "[tool.uv]\nno-binary-package = [\n  '{}',\n]\n"),
+    ("uv.toml", "constraint-dependencies = ['{}==0.3']\nbuild-constraint-dependencies = ['{}']"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), CONSTRAINTS)
+def test_a_constraint_gets_no_extras_which_pip_refuses(name: str, text: str) -> None:
+    result = migrated(name, text.replace("{}", "langserve"))
+    versions = re.compile(r"\[all\]|[=<]=?0\.[\d.]+")
+
+    assert result.data.decode() == versions.sub("", text).replace("{}", "chainserve")
+    assert {note.message for note in result.notes} == {NOT_PUBLISHED}
 
 
 PIP_BY_HAND = {
@@ -91,11 +112,26 @@ def test_what_a_windows_shell_wrote_is_read(codec: str) -> None:
     assert result.data == after.encode(codec)
 
 
-@pytest.mark.parametrize("name", ["poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock", "requirements.lock"),
+        *("pylock.toml", "pylock.dev.toml", "pixi.lock", "conda-lock.yml"),
+    ],
+)
 def test_a_lock_is_to_be_made_again(name: str) -> None:
     result = migrated(name, 'name = "langserve"')
 
     assert (result.changes, len(by_hand(result))) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["pixi.toml", "uv.toml", "poetry.toml", "pdm.toml"])
+def test_what_a_tool_is_told_is_no_lock(name: str) -> None:
+    before = "[feature.x.pypi-dependencies]\nlangserve = { version = '1', extras = ['all'] }\n"
+    result = migrated(name, "[pypi-dependencies]\nx = '*'\n" + before)
+
+    assert "\nchainserve = { version = \"*\", extras = ['all'] }\n" in result.data.decode()
+    assert by_hand(result) == []
 
 
 PYPROJECT = """\
