@@ -13,7 +13,7 @@ from chainserve.migrate.source import Source, dotted, strings
 
 _CODE = re.compile(
     rf"(?m)^(?>[^\n]*?(?:install|\badd)\s)[^\n]*?\blangserve(?![\w-])"
-    rf"|\b(?:from|import)\s+langserve\b|-m\s+langserve\b"
+    rf"|\b(?:from|import)\s+langserve\b|(?:\bpython[\d.]*|\A)\s+-m\s+langserve\b"
     rf"|(?<![\w-])langserve\.(?:{'|'.join(sorted(KNOWN))})\b"
 )
 _PATH = re.compile(r"(?:\w+\.)*langserve(?:\.\w+)*")
@@ -23,7 +23,7 @@ _BY_NAME = frozenset(
 )
 """Functions that are given the name of a module or of an attribute."""
 
-_COMMAND_WORDS = frozenset({"-m", "add", "install", "uninstall"})
+_COMMAND_WORDS = frozenset({"add", "install", "uninstall"})
 
 
 def tell_mentions(source: Source) -> None:
@@ -44,7 +44,8 @@ def _names(source: Source) -> Iterator[int]:
             case ast.Name(id=name, lineno=line) if name == THEIRS and not own:
                 yield line
             case ast.Attribute(attr=name, lineno=line) if name == THEIRS:
-                if (dotted(node) or "").partition(".")[0] in imported:
+                path = dotted(node) or ""
+                if path.partition(".")[0] in imported and not path.startswith("pytest.mark."):
                     yield line
 
 
@@ -53,7 +54,11 @@ def _bound(source: Source) -> Iterator[str]:
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name):
                 yield name
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.ClassDef(name=name) | ast.ExceptHandler(name=str(name)):
+                yield name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
                 yield name
     yield from _imported(source)
 
@@ -77,7 +82,8 @@ def _strings(source: Source) -> Iterator[int]:
 
 
 def _words(source: Source) -> Iterator[ast.AST]:
-    """Yield what stands where the name of a module or of an attribute may stand."""
+    """Yield what stands where the name of a module or of its attribute may stand."""
+    imported = {*_imported(source)}
     for node in source.nodes:
         match node:
             case ast.Subscript(value=ast.Attribute(attr="modules"), slice=key):
@@ -87,12 +93,32 @@ def _words(source: Source) -> Iterator[ast.AST]:
             case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="modules")), args=args):
                 yield from args
             case ast.Call(func=func, args=args):
-                if (dotted(func) or "").rpartition(".")[2] in _BY_NAME:
+                called = (dotted(func) or "").rpartition(".")[2]
+                if called in _BY_NAME and _may_be_module(args, imported):
                     yield from args
                     yield from _keys(args)
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 if _COMMAND_WORDS & {str(item.value) for item in strings(items)}:
                     yield from items
+                yield from _started(items)
+
+
+def _may_be_module(args: list[ast.expr], imported: set[str]) -> bool:
+    """Tell whether what a function is given first may be a module, or all modules."""
+    match args:
+        case [ast.Name() | ast.Attribute() as first, *_]:
+            return (dotted(first) or "").partition(".")[0] in imported
+        case [ast.Constant() | ast.Call(), *_]:
+            return True
+    return False
+
+
+def _started(items: list[ast.expr]) -> Iterator[ast.expr]:
+    """Yield the modules that a command starts: `-m` says so to Python, to pytest a marker."""
+    for python, option, module in zip(items, items[1:], items[2:], strict=False):
+        word = str(python.value) if isinstance(python, ast.Constant) else "python"
+        if isinstance(option, ast.Constant) and option.value == "-m" and "python" in word:
+            yield module
 
 
 def _keys(nodes: list[ast.expr]) -> Iterator[ast.expr]:

@@ -1,10 +1,14 @@
 """Requirements: what they become, in pip's files, ini files and conda's environments."""
 
 import re
+from collections.abc import Callable, Container, Iterable
+from typing import TypeAlias
 
 from chainserve.migrate.edits import Edit, Findings, Note, NoteKind, apply
-from chainserve.migrate.leftovers import leftovers
+from chainserve.migrate.leftovers import leftovers, leftovers_of_yaml
 from chainserve.migrate.lines import Lines, contents
+
+Net: TypeAlias = Callable[[str, Container[int]], Iterable[Note]]
 
 _SPECIFIER = r"(?:===?|~=|!=|<=?|>=?)\s*[\w.*+!-]+"
 _REQUIREMENT = re.compile(
@@ -96,13 +100,17 @@ class RequirementsText:
         """Leave out the line that a character is in where what is left is looked for."""
         self._settled.add(self._lines.number(offset))
 
-    def findings(self) -> Findings:
-        """Return what changes, and what is left; requirements for LangServe alone are named."""
+    def findings(self, net: Net = leftovers) -> Findings:
+        """Return what changes, and what is left; requirements for LangServe alone are named.
+
+        Args:
+            net: What is looked for in the text once it has changed.
+        """
         if self._edits:
             for line in contents(self.text):
                 if requires("sse-starlette", self.text[line.start : line.end]):
                     self.note(line.start, "differs", SSE_STARLETTE)
-        left = leftovers(apply(self.text, self._edits), self._settled)
+        left = net(apply(self.text, self._edits), self._settled)
         return Findings.of(self._edits, [*self._notes, *left])
 
 
@@ -135,6 +143,8 @@ _INI_KEY = re.compile(r"(?P<key>[\w.-]+)[ \t]*[=:][ \t]*")
 _INI_KEYS = frozenset(
     {"deps", "install_requires", "requires", "setup_requires", "tests_require", "dependencies"}
 )
+_INI_NAMES = frozenset({"markers", "keywords", "envlist", "env_list"})
+"""Keys of words that are the author's own."""
 
 
 def migrate_ini(text: str) -> Findings:
@@ -147,11 +157,15 @@ def migrate_ini(text: str) -> Findings:
             continue
         if line.indent == 0:
             if text[at] == "[":
+                if not text.startswith("[mypy-", at):
+                    found.settle(at)
                 section, key = text[at + 1 : line.end].rstrip("]"), ""
                 continue
             assignment = _INI_KEY.match(text, at, line.end)
         if assignment is not None:
             key, at = assignment["key"], assignment.end()
+        if key in _INI_NAMES:
+            found.settle(line.start)
         if section == "options.extras_require" or key in _INI_KEYS:
             found.exchange(at, line.end)
             if assignment is not None:
@@ -178,4 +192,4 @@ def migrate_environment(text: str) -> Findings:
             below_pip = -1
             if _NAMES_LANGSERVE.match(item["value"].rpartition("::")[2]):
                 found.note(line.start, "by hand", CONDA)
-    return found.findings()
+    return found.findings(leftovers_of_yaml)

@@ -331,6 +331,15 @@ OTHERS_BY_HAND = [
     ("pytest.ini", "[pytest]\naddopts = --cov=langserve\n", "2: This names langserve"),
     ("tox.ini", "[testenv]\ncommands = pytest --pyargs langserve\n", "2: This names langserve"),
     ("play.yml", "- pip: {name: langserve}\n", "1: This names langserve"),
+    ("play.yml", "- pip:\n    name: langserve\n", "2: This names langserve"),
+    (".pre-commit-config.yaml", "additional_dependencies: [langserve]\n", "1: This names"),
+    ("a.yml", "dependencies:\n- x\n- langserve\n", "3: This names langserve"),
+    ("a.sh", "echo langserve==0.3 >> requirements.txt\n", "1: This names langserve"),
+    ("a.sh", "uv run --with langserve app.py\n", "1: This names langserve"),
+    ("a.sh", "python -c 'from importlib.metadata import *; version(\"langserve\")'\n", "1: This"),
+    ("a.sh", "git clone https://github.com/langchain-ai/langserve\n", "1: This names"),
+    ("pyproject.toml", "[tool.poe.tasks]\nx = 'python -m langserve'\n", "2: This names"),
+    ("pyproject.toml", "[tool.uv.sources]\nlangserve = { path = 'x' }\n", "2: This names"),
     ("logging.yml", "loggers:\n  langserve:\n    level: INFO\n", "2: This names langserve"),
 ]
 
@@ -357,6 +366,35 @@ NAMES_OF_OTHERS = [
     ("Dockerfile", 'RUN pip install -e ".[langserve]" "mine[dev,langserve]"\n'),
     ("start.sh", "# import langserve\ncat langserve.log https://langserve.example.com\n"),
     ("start.sh", "cd ./langserve && ls  # langserve\n"),
+    (
+        "compose.yml",
+        "services:\n  langserve:\n    container_name: langserve\n    networks: [langserve]\n"
+        "    volumes: ['langserve:/data']\n    hostname: langserve\n  x:\n    depends_on:\n"
+        "    - langserve\nnetworks:\n  langserve: {}\nvolumes:\n  langserve:\n",
+    ),
+    (
+        "k8s.yaml",
+        "metadata:\n  labels:\n    app: langserve\n    app.kubernetes.io/name: langserve\n"
+        "spec:\n  selector: {app: langserve}\n",
+    ),
+    ("Chart.yaml", "dependencies:\n  - name: langserve\n    version: 1\n"),
+    ("ci.yml", "jobs:\n  langserve:\n    strategy:\n      matrix:\n        x: [langserve, y]\n"),
+    ("ci.yml", "x:\n  dependencies:\n    - y\n  needs: [langserve]\nservices: [langserve]\n"),
+    ("Makefile", ".PHONY: langserve\nlangserve: x\n\t$(MAKE) langserve\n\tpytest -m langserve\n"),
+    ("Dockerfile", "FROM x AS langserve\nFROM langserve\nCOPY --from=langserve /x /y\n"),
+    ("Dockerfile", "LABEL name=langserve\nUSER langserve\nHEALTHCHECK CMD curl langserve:80\n"),
+    ("a.sh", "systemctl restart langserve\ndocker run --name langserve x\nssh langserve-1\n"),
+    ("a.sh", 'echo "starting langserve"\nhelm install langserve ./chart\nkill langserve\n'),
+    ("a.sh", "poetry install --with langserve -E langserve\nuv sync --extra langserve\n"),
+    ("a.sh", "git remote add langserve x; conda install -n langserve numpy\n"),
+    ("pytest.ini", "[pytest]\nmarkers =\n    langserve: asks a server\n"),
+    ("tox.ini", "[tox]\nenvlist = langserve\n[testenv:langserve]\ndeps = x\n"),
+    (
+        "pyproject.toml",
+        '[tool.pytest.ini_options]\nmarkers = [\n  "langserve: asks a server",\n]\n',
+    ),
+    ("pyproject.toml", '[tool.poe.tasks]\nlangserve = "uvicorn app:app"\n'),
+    ("pyproject.toml", "[tool.hatch.envs.langserve]\nskip-install = true\n"),
     ("requirements.txt", "chainserve[langserve]\nmine[langserve]\n"),
 ]
 
@@ -454,6 +492,11 @@ def test_a_line_of_any_length_comes_to_an_end(name: str, text: str) -> None:
 
 REPEATED = [
     ("a.sh", "pip install langserve; "),
+    ("a.sh", "pip install langserve_ "),
+    ("a.sh", "uv --with "),
+    ("a.sh", "python -u "),
+    ("a.yml", "- dependencies: "),
+    ("a.yml", "pip:\n "),
     ("a.sh", "pip install langserve "),
     ("a.sh", "pip install langserve"),
     ("a.yml", "[pip, install, langserve], "),
