@@ -3,7 +3,7 @@
 import re
 from collections.abc import Container, Iterator
 
-from chainserve.migrate.edits import Note
+from chainserve.migrate.edits import Findings, Note
 from chainserve.migrate.lines import Lines, contents
 from chainserve.migrate.names import KNOWN
 
@@ -60,6 +60,7 @@ _OLD_PYTHON = re.compile(
     r"[\"']?[ \t]*[:=<>~^])"
     r"[^#]{0,200}?(?:(?<!!=)(?<!!=[ \t])(?<![\w.])3\.(?:\d|10)(?!\d)|<[ \t]*3\.11(?!\d))"
 )
+_OLD_VERSION = re.compile(r"(?i)(?:c?python[-@ ]?|pypy-?)?(?:2\.\d|3\.(?:\d|10)(?!\d))")
 _TEMPLATES = re.compile(r"\blangchain[\"', \t]+serve\b")
 
 
@@ -138,6 +139,16 @@ def old_pythons(text: str) -> Iterator[Note]:
     for line in contents(text):
         if _OLD_PYTHON.match(text, line.start, line.end):
             yield Note(lines.number(line.start), "by hand", OLD_PYTHON)
+
+
+def version_files(text: str) -> Findings:
+    """Return which Pythons are too old in a `.python-version` or a `runtime.txt`."""
+    notes = [
+        Note(number, "by hand", OLD_PYTHON)
+        for number, line in _lines(text, ())
+        if _OLD_VERSION.match(line)
+    ]
+    return Findings.of((), notes)
 
 
 def _lines(text: str, settled: Container[int]) -> Iterator[tuple[int, str]]:

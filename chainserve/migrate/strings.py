@@ -11,7 +11,15 @@ from chainserve.migrate.source import Source, dotted, strings
 
 _PATH = re.compile(r"langserve(\.\w+)+(?=(:\w+)?\Z)")
 _IMPORTERS = frozenset(
-    {"__import__", "distribution", "find_spec", "import_module", "importorskip", "metadata"}
+    {
+        "__import__",
+        "distribution",
+        "find_spec",
+        "get_distribution",
+        "import_module",
+        "importorskip",
+        "metadata",
+    }
     | {"version"}
 )
 """Functions whose argument is the name of a module or of a distribution."""
@@ -44,10 +52,9 @@ def change_strings(source: Source, *, declare_requirements: bool) -> None:
         if id(node) in parts:
             if is_theirs(value.rstrip(".")) and value != THEIRS:
                 source.by_hand(node, f"This makes a path below {THEIRS}: exchange it by hand.")
-        elif id(node) in required or _FORM_OF_REQUIREMENT.match(value):
-            if not _requirement(source, node, declare=declare_requirements):
-                _path(source, node, arguments.get(id(node)))
-        else:
+            continue
+        may_be = id(node) in required or _FORM_OF_REQUIREMENT.match(value) is not None
+        if not (may_be and _requirement(source, node, declare=declare_requirements)):
             _path(source, node, arguments.get(id(node)))
 
 

@@ -95,6 +95,8 @@ CHANGED = {
     "import langserve as ls\nls = None": "import chainserve as ls\nls = None",
     "import_module('langserve.client')": "import_module('chainserve.client')",
     "importlib.import_module('langserve')": "importlib.import_module('chainserve')",
+    "pkg_resources.get_distribution('langserve')": "pkg_resources.get_distribution('chainserve')",
+    "metadata.distribution('langserve')": "metadata.distribution('chainserve')",
     "pytest.importorskip('''langserve''')": "pytest.importorskip('''chainserve''')",
     "version(distribution_name='langserve')": "version(distribution_name='chainserve')",
     "@mock.patch('langserve.client.RemoteRunnable.invoke')\ndef f(): ...": (
@@ -183,6 +185,17 @@ LEFT = {
     "run('python3 -m langserve')": "This names langserve",
     "run(['pip', 'uninstall', 'langserve'])": "This names langserve",
     "run(['python3', '-m', 'langserve'])": "This names langserve",
+    "if 'langserve' in sys.modules: ...": "This names langserve",
+    "from sys import modules\n'langserve' not in modules": "This names langserve",
+    "importlib.resources.files('langserve')": "This names langserve",
+    "from importlib.resources import files\nfiles('langserve')": "This names langserve",
+    "metadata.requires('langserve')": "This names langserve",
+    "pkg_resources.require('langserve')": "This names langserve",
+    "packages_distributions()['langserve']": "This names langserve",
+    "warnings.filterwarnings('ignore', module='langserve')": "This names langserve",
+    "warnings.filterwarnings('ignore', '', Warning, r'langserve\\..*')": "This names langserve",
+    "pytest_plugins = ['langserve']": "This names langserve",
+    "pytest_plugins: str = 'langserve'": "This names langserve",
     "sys.modules['langserve'] = None": "This names langserve",
     "sys.modules.pop('langserve')": "This names langserve",
     "globals()['langserve']": "This names langserve",
@@ -251,6 +264,8 @@ QUIET = [
     "except_http = httpx.HTTPStatusError  # langserve",
     "tags = ['langserve']",
     "def f(langserve): return langserve.foo",
+    "x = 'langserve is [not] this'; f()['langserve']",
+    "def f(d): return d.files('langserve'), 'langserve' in d.tags, 'langserve' in d",
     "async def langserve(): ...\nlangserve.x",
     "try: f()\nexcept E as langserve: langserve.x",
     "match x:\n    case langserve: langserve.x",
@@ -338,6 +353,22 @@ def test_a_file_that_cannot_be_read_stays_and_is_told(data: bytes, part: str) ->
 @pytest.mark.parametrize("path", sorted(PurePath("x").with_suffix(s) for s in (".py", ".pyi")))
 def test_stubs_are_python_too(path: PurePath) -> None:
     assert migrated("import langserve", path).changes == 1
+
+
+@pytest.mark.parametrize("line", ["#!/usr/bin/env python3", "\ufeff#!/usr/bin/python -u"])
+def test_a_script_without_an_ending_is_python_if_its_first_line_says_so(line: str) -> None:
+    text = f"{line}\nimport langserve\n"
+
+    assert migrated(text, PurePath("bin/serve")).data.decode() == text.replace("lang", "chain")
+    for other in ("README.md", "a.rb"):
+        assert migrated(text, PurePath(other)).changes == 0
+    assert migrated(text.replace("python", "ruby"), PurePath("bin/serve")).changes == 0
+
+
+def test_a_script_without_an_ending_is_read_in_its_encoding() -> None:
+    data = "#!/usr/bin/python\n# coding: latin-1\nimport langserve  # é\n".encode("latin-1")
+
+    assert migrate(PurePath("serve"), data).data == data.replace(b"lang", b"chain")
 
 
 _PIECES = [*CHANGED, *LEFT, *DIFFERS, *QUIET]

@@ -323,6 +323,7 @@ OTHERS_BY_HAND = [
         '[tool.poe.tasks]\nx = "langchain serve"\n',
         "2: This is LangChain's command",
     ),
+    ("Procfile", "web: langchain serve --port=$PORT\n", "1: This is LangChain's command"),
     ("start.sh", "\nlangchain serve --port=80\n", "2: This is LangChain's command"),
     ("start.sh", "uvicorn langserve.server:app\n", "1: This names langserve"),
     ("requirements.txt", "https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names langserve"),
@@ -435,6 +436,11 @@ def test_a_requirement_in_a_command_is_quoted_so_that_all_around_it_stays_whole(
 OLD_PYTHONS = [
     ("Dockerfile", "FROM --platform=linux/amd64 python:3.10-slim AS base\n"),
     ("Dockerfile", "from docker.io/python:3.8\n"),
+    (".python-version", "# ours\n3.10.4\n"),
+    (".python-version", "3.12\n3.9\n"),
+    (".python-version", "2.7\n"),
+    (".python-version", "cpython-3.10\n"),
+    ("app/runtime.txt", "python-3.8.18"),
     ("pyproject.toml", '[project]\nrequires-python = ">=3.9,<4"\n'),
     ("pyproject.toml", '[project]\nrequires-python = "<3.11"\n'),
     ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.8.1"\n'),
@@ -461,6 +467,8 @@ NEW_PYTHONS = [
     ("Dockerfile", "FROM python:3.11-alpine3.10\nFROM python:3\nFROM python:3.13\n"),
     ("pyproject.toml", '[project]\nrequires-python = ">=3.11,!=3.9.7,<3.14"\n'),
     ("requirements.txt", 'fastapi; python_version >= "3.8"\n'),
+    (".python-version", "3.11\n3\nmine-3.9\n"),
+    ("runtime.txt", "python-3.11.4\n"),
     ("environment.yml", "dependencies:\n  - python=3.12\n  - python-dateutil=3.9\n"),
 ]
 
