@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from chainserve.migrate import Migrated, is_looked_at, migrate, required_by
-from chainserve.migrate.files import Skipped, files_at, write_whole
+from chainserve.migrate.files import Skipped, files_at, start_of, write_whole
 from chainserve.version import __version__
 
 DONE = 0
@@ -30,12 +30,14 @@ of what differs on purpose, is told on standard error, a line each:
 
 What options and endpoints do otherwise on purpose, docs/migration.md tells.
 
-What changes: imports of langserve in Python files and notebooks with the uses
-of what they bind, paths below langserve in strings such as those of mock.patch,
-and requirements of langserve in requirements*.txt, pyproject.toml, Pipfile,
-setup.cfg, setup.py, tox.ini, environment.yml, Dockerfiles, and the commands of
-shell scripts, Makefiles and YAML files. Every other byte stays. What names
-langserve in them even so is left to do by hand.
+What changes: imports of langserve in Python files, scripts without an ending
+that Python runs, and notebooks, with the uses of what they bind; paths below
+langserve in strings such as those of mock.patch; and requirements of langserve
+in requirements*.txt, pyproject.toml, Pipfile, setup.cfg, setup.py, tox.ini,
+environment.yml, Dockerfiles, and the commands of shell scripts, Makefiles,
+Procfiles and YAML files. Every other byte stays. What names langserve in them
+even so is left to do by hand; in commands and YAML that is what is sure to be
+the package, for a service or a host may well be called so.
 
 Not looked at: comments, docstrings, README and other prose; JavaScript, for
 clients keep working as they are; symbolic links, files over 1 MiB, binary
@@ -157,7 +159,7 @@ def _why_refused(path: Path, *, is_stdin: bool) -> str | None:
     try:
         if not is_stdin and not path.exists():
             return "no such file or folder. Give one, or - for standard input."
-        if is_looked_at(path) or path.is_dir():
+        if is_looked_at(path, b"" if is_stdin else start_of(path)) or path.is_dir():
             return None
     except OSError as error:
         return f"{error.strerror}."

@@ -246,6 +246,30 @@ def test_a_path_that_cannot_be_is_refused(
     assert capfd.readouterr().err.startswith(f"chainserve migrate: {part}")
 
 
+def test_a_script_without_an_ending_is_looked_at_and_nothing_else_without_one(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = folder / "serve"
+    script.write_text(f"#!/usr/bin/env python3\n{BEFORE}")
+    (folder / "LICENSE").write_text(BEFORE)
+    (folder / "broken").symlink_to("nowhere")
+    (folder / "link").symlink_to(script)
+    os.mkfifo(folder / "pipe")
+
+    assert main(["migrate", "--write", "."]) == 0
+    assert script.read_text().endswith(AFTER)
+    assert (folder / "LICENSE").read_text() == BEFORE
+    shown = capfd.readouterr()
+    assert "serve: 1 place\n" in shown.out
+    assert [line for line in shown.err.splitlines() if "skipped" in line] == [
+        "link: skipped: a symbolic link"
+    ]
+    assert (folder / "link").is_symlink()
+    assert main(["migrate", "--check", "serve"]) == 0
+    assert main(["migrate", "--check", "LICENSE"]) == 2
+    assert main(["migrate", "--check", "pipe"]) == 2
+
+
 def test_what_is_not_the_applications_own_is_left_alone_and_told(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,12 +14,13 @@ from typing import TypeAlias
 from chainserve.migrate.commands import migrate_commands, migrate_yaml
 from chainserve.migrate.differences import BROUGHT
 from chainserve.migrate.edits import Findings, Note, NoteKind, apply
-from chainserve.migrate.leftovers import old_pythons
+from chainserve.migrate.leftovers import old_pythons, version_files
 from chainserve.migrate.lines import contents
 from chainserve.migrate.notebooks import migrate_notebook
 from chainserve.migrate.python import migrate_python
 from chainserve.migrate.requirements import (
     LOCKED,
+    migrate_constraints,
     migrate_environment,
     migrate_ini,
     migrate_requirements,
@@ -27,7 +28,7 @@ from chainserve.migrate.requirements import (
 )
 from chainserve.migrate.toml import migrate_toml
 
-__all__ = ["Migrated", "Note", "NoteKind", "is_looked_at", "migrate", "required_by"]
+__all__ = ["SCRIPT_BYTES", "Migrated", "Note", "NoteKind", "is_looked_at", "migrate", "required_by"]
 
 _Migration: TypeAlias = Callable[[str], tuple[str, Findings]]
 
@@ -55,14 +56,23 @@ class Migrated:
     notes: tuple[Note, ...] = ()
 
 
-def is_looked_at(path: PurePath) -> bool:
-    """Tell whether files of such a name are looked at."""
-    return _kind(path) is not None
+SCRIPT_BYTES = 128
+"""How much of a file without an ending says whether it is a script of Python's."""
+
+
+def is_looked_at(path: PurePath, start: bytes = b"") -> bool:
+    """Tell whether files of such a name are looked at.
+
+    Args:
+        path: Where it is.
+        start: What is in it, or the first `SCRIPT_BYTES` of that.
+    """
+    return _kind(path, start) is not None
 
 
 def required_by(path: PurePath, data: bytes) -> frozenset[str]:
     """Return which of the packages that came with LangServe a file requires by itself."""
-    kind = _kind(path)
+    kind = _kind(path, data)
     if kind is None or not kind.declare:
         return frozenset()
     text = data.replace(b"\0", b"").decode(errors="replace")
@@ -82,7 +92,7 @@ def migrate(path: PurePath, data: bytes, required: Container[str] = ()) -> Migra
         data: What is in it.
         required: Which of the packages that came with LangServe are required by themselves.
     """
-    kind = _kind(path)
+    kind = _kind(path, data)
     if kind is None or not kind.may_change(data):
         return _unchanged(data)
     if b"\0" in data and data[:2] not in _UTF16:
@@ -118,7 +128,7 @@ def _encoding(path: PurePath, data: bytes) -> str:
     Raises:
         SyntaxError: It is none that is known.
     """
-    if path.suffix in _PYTHON:
+    if path.suffix in _PYTHON or _kind(path, data) is _SCRIPT:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         return "utf-8" if encoding == "utf-8-sig" else encoding
     if data[:2] in _UTF16:
@@ -144,7 +154,7 @@ def _lock(text: str) -> Findings:
 
 
 _PYTHON = frozenset({".py", ".pyi", ".pyw"})
-_LOCKS = re.compile(r"(poetry|uv|pdm|Pipfile|pixi|pylock(\.\w+)?)\.(lock|toml)|conda-lock\.ya?ml")
+_LOCKS = re.compile(r"[^/]*\.lock|pylock(\.[^/]+)?\.toml|([^/]*\.)?conda-lock\.ya?ml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +179,8 @@ class _Kind:
 
 _IN_CODE = re.compile(rb"(?i)langserve|sse_starlette|configurable_?field|pydantic[._]v1")
 _IN_DECLARATIONS = re.compile(
-    rb"(?i)%b|python[^\n]{0,100}3\.\d|langchain\W+serve" % _IN_CODE.pattern.removeprefix(b"(?i)")
+    rb"(?im)%b|python[^\n]{0,100}3\.\d|^[ \t]*[23]\.\d|langchain\W+serve"
+    % _IN_CODE.pattern.removeprefix(b"(?i)")
 )
 _KINDS = tuple(
     _Kind(re.compile(paths, re.IGNORECASE), migration, declare)
@@ -177,18 +188,20 @@ _KINDS = tuple(
         (r"(.*/)?(setup|noxfile)\.py", _by_edits(_setup), True),
         (r".*\.py[iw]?", _by_edits(migrate_python), False),
         (r".*\.ipynb", migrate_notebook, False),
-        (
-            r"(.*/)?([^/]*requirements|[^/]*constraints)[^/]*\.(txt|in)",
-            _by_edits(migrate_requirements),
-            True,
-        ),
+        (r"(.*/)?[^/]*constraints[^/]*\.(txt|in)", _by_edits(migrate_constraints), True),
+        (r"(.*/)?[^/]*requirements[^/]*\.(txt|in)", _by_edits(migrate_requirements), True),
+        (r"(.*/)?(\.python-version|runtime\.txt)", _by_edits(version_files), True),
         (r"(.*/)?requirements/[^/]*\.(txt|in)", _by_edits(migrate_requirements), True),
         (rf"(.*/)?({_LOCKS.pattern})", _by_edits(_lock), False),
-        (r"(.*/)?(pyproject|pixi)\.toml|(.*/)?Pipfile", _by_edits(migrate_toml), True),
+        (
+            r"(.*/)?(pyproject|pixi|uv|poetry|pdm)\.toml|(.*/)?Pipfile",
+            _by_edits(migrate_toml),
+            True,
+        ),
         (r".*\.(cfg|ini)", _by_edits(migrate_ini), True),
         (r"(.*/)?[^/]*environment[^/]*\.ya?ml", _by_edits(migrate_environment), True),
         (
-            r"(.*/)?[^/]*(Docker|Container|Make|just)file[^/]*",
+            r"(.*/)?[^/]*(Docker|Container|Make|just|Proc)file[^/]*",
             _by_edits(migrate_commands),
             True,
         ),
@@ -198,6 +211,15 @@ _KINDS = tuple(
 )
 
 
-def _kind(path: PurePath) -> _Kind | None:
+_SCRIPT = _Kind(re.compile(r"(.*/)?[^/.]+"), _by_edits(migrate_python), declare=False)
+"""Scripts of Python's without an ending, which their first line starts with it."""
+
+_STARTS_PYTHON = re.compile(rb"(?:\xef\xbb\xbf)?#![^\r\n]*(?:python|\buv run\b)")
+
+
+def _kind(path: PurePath, start: bytes) -> _Kind | None:
     text = path.as_posix()
-    return next((kind for kind in _KINDS if kind.paths.fullmatch(text)), None)
+    named = next((kind for kind in _KINDS if kind.paths.fullmatch(text)), None)
+    if named is None and _SCRIPT.paths.fullmatch(text):
+        return _SCRIPT if _STARTS_PYTHON.match(start[:SCRIPT_BYTES]) else None
+    return named

@@ -4,6 +4,7 @@ import re
 from functools import reduce
 
 from chainserve.migrate.edits import Findings
+from chainserve.migrate.leftovers import NO_PACKAGE, leftovers_of_commands, leftovers_of_yaml
 from chainserve.migrate.lines import Lines, without_comment
 from chainserve.migrate.requirements import CONDA, HASHED, UNKNOWN, RequirementsText
 
@@ -17,7 +18,7 @@ _COMMAND = re.compile(
 _INSTALLS = re.compile(r"[\s\"',](?:install|add)[\s\"',]")
 _WORD = re.compile(
     r"(?P<quote>[\"'])(?P<quoted>langserve(?![\w-])[^\"'\r\n]*)(?P=quote)"
-    r"|(?<=\s)(?P<plain>langserve(?![\w-])(?:\[[\w,.-]*\])?(?:[=~]=[\w.*+!-]+)?)"
+    rf"|(?<=\s){NO_PACKAGE}(?P<plain>langserve(?![\w-])(?:\[[\w,.-]*\])?(?:[=~]=[\w.*+!-]+)?)"
     r"(?P<more>[^\s\"'\])]*)",
     re.IGNORECASE,
 )
@@ -48,7 +49,7 @@ def _migrated(text: str, *, in_yaml: bool) -> Findings:
                 found.note(word.start(), "by hand", QUOTES)
             else:
                 found.exchange(*word.span("quoted" if word["quoted"] else "plain"), quote=quote)
-    return found.findings()
+    return found.findings(leftovers_of_yaml if in_yaml else leftovers_of_commands)
 
 
 def _why_not(command: re.Match[str]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainserve.migrate import is_looked_at
+from chainserve.migrate import SCRIPT_BYTES, is_looked_at
 
 MAX_FILE_BYTES = 1_048_576
 """Files larger than this are left alone; sources are not."""
@@ -62,10 +62,22 @@ def files_at(path: Path) -> Iterator[Path | Skipped]:
                 yield Skipped(entry, reason)
             elif entry.is_dir():
                 waiting += sorted(_below(entry), reverse=True)
-            elif entry is path or is_looked_at(entry):
+            elif entry is path or is_looked_at(entry, start_of(entry)):
                 yield _sized(entry)
         except OSError as error:
             yield Skipped(entry, error.strerror or "cannot be read", failed=True)
+
+
+def start_of(path: Path) -> bytes:
+    """Return what a file without an ending begins with; nothing where it is no file of that kind.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if path.suffix or not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(SCRIPT_BYTES)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -76,7 +88,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _why_skipped(entry: Path) -> str | None:
     if entry.is_symlink():
-        return "a symbolic link" if entry.is_dir() or is_looked_at(entry) else None
+        return "a symbolic link" if entry.is_dir() or is_looked_at(entry, start_of(entry)) else None
     if entry.is_dir() and (entry.name in SKIPPED_FOLDERS or (entry / "pyvenv.cfg").exists()):
         return "not the application's own"
     return None

@@ -1,10 +1,14 @@
 """Requirements: what they become, in pip's files, ini files and conda's environments."""
 
 import re
+from collections.abc import Callable, Container, Iterable
+from typing import TypeAlias
 
 from chainserve.migrate.edits import Edit, Findings, Note, NoteKind, apply
-from chainserve.migrate.leftovers import leftovers
+from chainserve.migrate.leftovers import leftovers, leftovers_of_yaml
 from chainserve.migrate.lines import Lines, contents
+
+Net: TypeAlias = Callable[[str, Container[int]], Iterable[Note]]
 
 _SPECIFIER = r"(?:===?|~=|!=|<=?|>=?)\s*[\w.*+!-]+"
 _REQUIREMENT = re.compile(
@@ -42,6 +46,12 @@ def new_requirement(text: str) -> str | None:
     return f"chainserve[{extras}]{found['rest']}" if found and extras else None
 
 
+def new_constraint(text: str) -> str | None:
+    """Return the same without extras, which pip refuses in a constraint."""
+    new = new_requirement(text)
+    return None if new is None else re.sub(r"\[[^\]]*\]", "", new, count=1)
+
+
 def new_extras(names: list[str]) -> str | None:
     """Return the extras in place of LangServe's; None if there is another."""
     extras = {name.strip().lower() for name in names} - {""}
@@ -64,13 +74,13 @@ class RequirementsText:
         self._notes: list[Note] = []
         self._settled: set[int] = set()
 
-    def exchange(self, start: int, end: int, quote: str = "") -> None:
-        """Exchange a requirement, which is all that is between two characters."""
+    def exchange(self, start: int, end: int, quote: str = "", *, constrain: bool = False) -> None:
+        """Exchange a requirement, or a constraint, which is all that is between two characters."""
         old = self.text[start:end]
-        new = new_requirement(old)
+        new = new_constraint(old) if constrain else new_requirement(old)
         if new is not None:
             self.edit(start, end, f"{quote}{new}{quote}")
-            if "[" not in old:
+            if "[" not in old and not constrain:
                 self.note(start, "differs", WITHOUT_EXTRA)
         elif _NAMES_LANGSERVE.match(old):
             self.note(start, "by hand", UNKNOWN)
@@ -90,18 +100,32 @@ class RequirementsText:
         """Leave out the line that a character is in where what is left is looked for."""
         self._settled.add(self._lines.number(offset))
 
-    def findings(self) -> Findings:
-        """Return what changes, and what is left; requirements for LangServe alone are named."""
+    def findings(self, net: Net = leftovers) -> Findings:
+        """Return what changes, and what is left; requirements for LangServe alone are named.
+
+        Args:
+            net: What is looked for in the text once it has changed.
+        """
         if self._edits:
             for line in contents(self.text):
                 if requires("sse-starlette", self.text[line.start : line.end]):
                     self.note(line.start, "differs", SSE_STARLETTE)
-        left = leftovers(apply(self.text, self._edits), self._settled)
+        left = net(apply(self.text, self._edits), self._settled)
         return Findings.of(self._edits, [*self._notes, *left])
 
 
-def migrate_requirements(text: str) -> Findings:
-    """Return what changes in a file of pip's, such as `requirements.txt`."""
+def migrate_constraints(text: str) -> Findings:
+    """Return what changes in a `constraints.txt` of pip's."""
+    return migrate_requirements(text, constrain=True)
+
+
+def migrate_requirements(text: str, *, constrain: bool = False) -> Findings:
+    """Return what changes in a file of pip's, such as `requirements.txt`.
+
+    Args:
+        text: The file.
+        constrain: Whether its lines are constraints, which have no extras.
+    """
     found = RequirementsText(text)
     for line in contents(text):
         content = text[line.start : line.end]
@@ -111,7 +135,7 @@ def migrate_requirements(text: str) -> Findings:
         elif content.endswith("\\") or " --hash" in content:
             found.note(line.start, "by hand", LOCKED)
         else:
-            found.exchange(line.start, line.end)
+            found.exchange(line.start, line.end, constrain=constrain)
     return found.findings()
 
 
@@ -119,6 +143,8 @@ _INI_KEY = re.compile(r"(?P<key>[\w.-]+)[ \t]*[=:][ \t]*")
 _INI_KEYS = frozenset(
     {"deps", "install_requires", "requires", "setup_requires", "tests_require", "dependencies"}
 )
+_INI_NAMES = frozenset({"markers", "keywords", "envlist", "env_list"})
+"""Keys of words that are the author's own."""
 
 
 def migrate_ini(text: str) -> Findings:
@@ -131,11 +157,15 @@ def migrate_ini(text: str) -> Findings:
             continue
         if line.indent == 0:
             if text[at] == "[":
+                if not text.startswith("[mypy-", at):
+                    found.settle(at)
                 section, key = text[at + 1 : line.end].rstrip("]"), ""
                 continue
             assignment = _INI_KEY.match(text, at, line.end)
         if assignment is not None:
             key, at = assignment["key"], assignment.end()
+        if key in _INI_NAMES:
+            found.settle(line.start)
         if section == "options.extras_require" or key in _INI_KEYS:
             found.exchange(at, line.end)
             if assignment is not None:
@@ -162,4 +192,4 @@ def migrate_environment(text: str) -> Findings:
             below_pip = -1
             if _NAMES_LANGSERVE.match(item["value"].rpartition("::")[2]):
                 found.note(line.start, "by hand", CONDA)
-    return found.findings()
+    return found.findings(leftovers_of_yaml)

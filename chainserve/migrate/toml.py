@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chainserve.migrate.edits import Findings, apply
-from chainserve.migrate.leftovers import LEFT
+from chainserve.migrate.leftovers import LEFT, is_sure
 from chainserve.migrate.names import THEIRS, is_theirs
 from chainserve.migrate.requirements import RequirementsText, new_extras
 
@@ -17,13 +17,19 @@ _KEY = re.compile(r"[ \t]*(?P<key>[\w.-]+|\"[^\"\r\n]*\"|'[^'\r\n]*')[ \t]*=[ \t
 _TOKEN = re.compile(r"#[^\r\n]*|\"(?:[^\"\\\r\n]|\\.)*\"?|'[^'\r\n]*'?|[\[\]{}]")
 _LISTS = re.compile(
     r"project/dependencies|project\.optional-dependencies/.*|dependency-groups/.*"
-    r"|build-system/requires|tool\.(uv|pdm)(\.dev-dependencies)?/.*"
+    r"|build-system/requires|/([\w-]+-)?dependencies|tool\.(uv|pdm)(\.dev-dependencies)?/.*"
     r"|tool\.hatch\.envs\..*/(extra-)?dependencies"
+)
+_CONSTRAINTS = re.compile(
+    r"(tool\.(uv|pdm)[\w.-]*)?/([\w-]*(constraint|override)[\w-]*|.*-package)"
 )
 _TABLES = re.compile(
     r"tool\.poetry\.((dev-)?dependencies|group\.[^.]+\.dependencies)"
-    r"|tool\.pixi\.(.*\.)?pypi-dependencies|(dev-)?packages"
+    r"|(tool\.pixi\.|feature\.[^.]+\.)*pypi-dependencies|(dev-)?packages"
 )
+_ASKED_FOR = re.compile(r"dependencies|packages|overrides|sources|libraries")
+_TASKS = re.compile(r".*\b(scripts|tasks|entry-points)(\..*)?")
+_NAMES = re.compile(r".*/(markers|keywords)")
 _VERSION = re.compile(r"(version[ \t]*=[ \t]*)(\"[^\"]*\"|'[^']*')")
 
 
@@ -45,9 +51,13 @@ def migrate_toml(text: str) -> Findings:
             key, at = assignment["key"].strip("\"'"), assignment.end()
             if _LISTS.fullmatch(f"{table}/{key}"):
                 found.settle(start)  # The name of an extra, or of a group, is the author's.
+            elif _TASKS.fullmatch(table) and not is_sure(text[at:end]):
+                found.settle(start)
             elif is_theirs(key.rpartition(".")[2].lower()):
                 _assignment(found, table, key, assignment.span("key"), (at, end))
                 continue
+        if _NAMES.fullmatch(f"{table}/{key}"):
+            found.settle(start)
         depth = _values(found, f"{table}/{key}", (at, end), depth)
     findings = found.findings()
     if not _is_what_was_meant(before, apply(text, findings.edits)):
@@ -64,7 +74,10 @@ def _table(found: RequirementsText, table: str, start: int) -> None:
     if table == "tool.langserve":
         found.note(start, "by hand", TEMPLATE)
     elif table.split(".")[-1] == "langserve":
-        found.note(start, "by hand", LEFT)
+        if _ASKED_FOR.search(table):
+            found.note(start, "by hand", LEFT)
+        else:
+            found.settle(start)  # A task, an environment or a group is called so.
 
 
 def _assignment(
@@ -107,7 +120,8 @@ def _values(found: RequirementsText, place: str, span: tuple[int, int], depth: i
         elif token[0][0] != "#":
             start, end = token.start() + 1, token.end() - 1
             if _LISTS.fullmatch(place):
-                found.exchange(start, end)
+                constrain = _CONSTRAINTS.fullmatch(place) is not None
+                found.exchange(start, end, constrain=constrain)
             elif place.startswith("tool.poetry.extras/") and found.text[start:end] == "langserve":
                 found.edit(start, end, "chainserve")
     return max(depth, 0)

@@ -95,6 +95,8 @@ CHANGED = {
     "import langserve as ls\nls = None": "import chainserve as ls\nls = None",
     "import_module('langserve.client')": "import_module('chainserve.client')",
     "importlib.import_module('langserve')": "importlib.import_module('chainserve')",
+    "pkg_resources.get_distribution('langserve')": "pkg_resources.get_distribution('chainserve')",
+    "metadata.distribution('langserve')": "metadata.distribution('chainserve')",
     "pytest.importorskip('''langserve''')": "pytest.importorskip('''chainserve''')",
     "version(distribution_name='langserve')": "version(distribution_name='chainserve')",
     "@mock.patch('langserve.client.RemoteRunnable.invoke')\ndef f(): ...": (
@@ -165,6 +167,9 @@ LEFT = {
     "app = 'langserve.server:add_routes'": "write 'chainserve.server:add_routes'",
     "getLogger('langserve')": "The logger of chainserve is called 'chainserve'.",
     "run(['pip', 'install', 'langserve[all]'])": "write 'chainserve[all]'",
+    "run(['pip', 'install', 'LangServe'])": "write 'chainserve[client,server]'",
+    "x = 'LangServe>=0.3'": "This asks for 'LangServe>=0.3': write 'chainserve[client,server]'.",
+    "x = 'langserve; extra == \"x\"'": "write 'chainserve[client,server]; extra == \"x\"'",
     "from sse_starlette import EventSourceResponse": "require it yourself",
     "import os, sse_starlette.sse": "require it yourself",
     "langserve.add_routes(app, chain)": "This names langserve",
@@ -172,11 +177,29 @@ LEFT = {
     "import srv.api\nsrv.api.langserve.add_routes": "2: by hand: This names langserve",
     "with patch('srv.api.langserve.add_routes'): ...": "This names langserve",
     "monkeypatch.setattr('srv.api.langserve', None)": "This names langserve",
-    "getattr(api, 'langserve')": "This names langserve",
+    "import api; getattr(api, 'langserve')": "This names langserve",
+    "from srv import api; monkeypatch.setattr(api, 'langserve', None)": "This names langserve",
+    "import sys; monkeypatch.setitem(sys.modules, 'langserve', None)": "This names langserve",
+    "getattr(import_module('api'), 'langserve')": "This names langserve",
+    "run(f'{sys.executable} -m langserve')": "This names langserve",
+    "run('python3 -m langserve')": "This names langserve",
+    "run(['pip', 'uninstall', 'langserve'])": "This names langserve",
+    "run(['python3', '-m', 'langserve'])": "This names langserve",
+    "if 'langserve' in sys.modules: ...": "This names langserve",
+    "from sys import modules\n'langserve' not in modules": "This names langserve",
+    "importlib.resources.files('langserve')": "This names langserve",
+    "from importlib.resources import files\nfiles('langserve')": "This names langserve",
+    "metadata.requires('langserve')": "This names langserve",
+    "pkg_resources.require('langserve')": "This names langserve",
+    "packages_distributions()['langserve']": "This names langserve",
+    "warnings.filterwarnings('ignore', module='langserve')": "This names langserve",
+    "warnings.filterwarnings('ignore', '', Warning, r'langserve\\..*')": "This names langserve",
+    "pytest_plugins = ['langserve']": "This names langserve",
+    "pytest_plugins: str = 'langserve'": "This names langserve",
     "sys.modules['langserve'] = None": "This names langserve",
     "sys.modules.pop('langserve')": "This names langserve",
     "globals()['langserve']": "This names langserve",
-    "patch.dict(sys.modules, {'langserve': None, **more})": "This names langserve",
+    "import sys; patch.dict(sys.modules, {'langserve': None, **more})": "This names langserve",
     "exec('import langserve')": "This names langserve",
     "run([sys.executable, '-c', 'from langserve import add_routes'])": "This names langserve",
     "run([sys.executable, '-m', 'langserve'])": "This names langserve",
@@ -240,6 +263,21 @@ QUIET = [
     "ConfigurableField(id='temperature')",
     "except_http = httpx.HTTPStatusError  # langserve",
     "tags = ['langserve']",
+    "def f(langserve): return langserve.foo",
+    "x = 'langserve is [not] this'; f()['langserve']",
+    "def f(d): return d.files('langserve'), 'langserve' in d.tags, 'langserve' in d",
+    "async def langserve(): ...\nlangserve.x",
+    "try: f()\nexcept E as langserve: langserve.x",
+    "match x:\n    case langserve: langserve.x",
+    "match x:\n    case [*langserve]: langserve.x",
+    "def f(d): return getattr(d, 'langserve'), hasattr(d, 'langserve'), getattr(d.x, 'langserve')",
+    "def f(d): setattr(d, 'langserve', 1); monkeypatch.setitem(d, 'langserve', 1)",
+    "getattr(*langserve_names)",
+    "import pytest\n@pytest.mark.langserve\ndef test_f(): ...",
+    "run(['pytest', '-m', 'langserve']); pytest.main(['-m', 'langserve'])",
+    "run('pytest -m langserve')",
+    "FastAPI(title='LangServe'); print('LangServe'); print('LangServe ', 'LangServe; a server')",
+    "os.environ['LANGSERVE']; os.getenv('LANGSERVE', 'LangServe')",
 ]
 
 
@@ -315,6 +353,22 @@ def test_a_file_that_cannot_be_read_stays_and_is_told(data: bytes, part: str) ->
 @pytest.mark.parametrize("path", sorted(PurePath("x").with_suffix(s) for s in (".py", ".pyi")))
 def test_stubs_are_python_too(path: PurePath) -> None:
     assert migrated("import langserve", path).changes == 1
+
+
+@pytest.mark.parametrize("line", ["#!/usr/bin/env python3", "\ufeff#!/usr/bin/python -u"])
+def test_a_script_without_an_ending_is_python_if_its_first_line_says_so(line: str) -> None:
+    text = f"{line}\nimport langserve\n"
+
+    assert migrated(text, PurePath("bin/serve")).data.decode() == text.replace("lang", "chain")
+    for other in ("README.md", "a.rb"):
+        assert migrated(text, PurePath(other)).changes == 0
+    assert migrated(text.replace("python", "ruby"), PurePath("bin/serve")).changes == 0
+
+
+def test_a_script_without_an_ending_is_read_in_its_encoding() -> None:
+    data = "#!/usr/bin/python\n# coding: latin-1\nimport langserve  # é\n".encode("latin-1")
+
+    assert migrate(PurePath("serve"), data).data == data.replace(b"lang", b"chain")
 
 
 _PIECES = [*CHANGED, *LEFT, *DIFFERS, *QUIET]

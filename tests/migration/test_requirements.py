@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import tomllib
 from pathlib import PurePath
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from chainserve.migrate import Migrated, is_looked_at, migrate
+from chainserve.migrate.requirements import NOT_PUBLISHED
 from tests._processes import ROOT
 
 
@@ -37,7 +39,7 @@ PIP = {
 
 @pytest.mark.parametrize(("before", "after"), PIP.items())
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements-dev.in", "requirements/base.txt", "constraints.txt"]
+    "name", ["requirements.txt", "requirements-dev.in", "requirements/base.txt"]
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n", ""])
 def test_a_requirement_keeps_extras_and_marker_and_loses_its_versions(
@@ -48,6 +50,25 @@ def test_a_requirement_keeps_extras_and_marker_and_loses_its_versions(
 
     assert result.data.decode() == text.replace(before, before if after is None else after)
     assert by_hand(result) == []
+
+
+CONSTRAINTS = [
+    ("constraints.txt", "{}==0.3.3 ; python_version > '3.8'  # pinned\n"),
+    ("requirements/dev-constraints.in", "{}[all]<0.4 ; python_version > '3.8'\n"),
+    ("pyproject.toml", "[tool.uv]\nconstraint-dependencies = ['{}==0.3', 'x']\n"),
+    ("pyproject.toml", "[tool.uv]\noverride-dependencies = ['{}[all]']\n"),
+    ("pyproject.toml", "[tool.uv]\nno-binary-package = [\n  '{}',\n]\n"),
+    ("uv.toml", "constraint-dependencies = ['{}==0.3']\nbuild-constraint-dependencies = ['{}']"),
+]
+
+
+@pytest.mark.parametrize(("name", "text"), CONSTRAINTS)
+def test_a_constraint_gets_no_extras_which_pip_refuses(name: str, text: str) -> None:
+    result = migrated(name, text.replace("{}", "langserve"))
+    versions = re.compile(r"\[all\]|[=<]=?0\.[\d.]+")
+
+    assert result.data.decode() == versions.sub("", text).replace("{}", "chainserve")
+    assert {note.message for note in result.notes} == {NOT_PUBLISHED}
 
 
 PIP_BY_HAND = {
@@ -91,11 +112,26 @@ def test_what_a_windows_shell_wrote_is_read(codec: str) -> None:
     assert result.data == after.encode(codec)
 
 
-@pytest.mark.parametrize("name", ["poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("poetry.lock", "uv.lock", "pdm.lock", "Pipfile.lock", "requirements.lock"),
+        *("pylock.toml", "pylock.dev.toml", "pixi.lock", "conda-lock.yml"),
+    ],
+)
 def test_a_lock_is_to_be_made_again(name: str) -> None:
     result = migrated(name, 'name = "langserve"')
 
     assert (result.changes, len(by_hand(result))) == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["pixi.toml", "uv.toml", "poetry.toml", "pdm.toml"])
+def test_what_a_tool_is_told_is_no_lock(name: str) -> None:
+    before = "[feature.x.pypi-dependencies]\nlangserve = { version = '1', extras = ['all'] }\n"
+    result = migrated(name, "[pypi-dependencies]\nx = '*'\n" + before)
+
+    assert "\nchainserve = { version = \"*\", extras = ['all'] }\n" in result.data.decode()
+    assert by_hand(result) == []
 
 
 PYPROJECT = """\
@@ -243,6 +279,31 @@ def test_other_files_are_changed_in_their_requirements_alone(name: str) -> None:
     assert migrated(name, after).changes == 0
 
 
+DECLARED = [
+    "setup(install_requires=['{}'])",
+    "setup(extras_require={{'x': ['{}']}})",
+    "asked = ['{}']\nmore: list[str] = []\nmore += ['{}']\nsetup(install_requires=asked + more)",
+    "asked = []\nasked.append('{}')\nsetup(install_requires=asked)",
+    "setup(**{{'install_requires': ['{}']}})",
+    "session.install('-U', '{}')",
+    "DEPS = ('{}',)\nsession.install(*DEPS)",
+    "session.run('pip', 'install', '{}')",
+    "run(['pip', 'install', '{}'])",
+]
+
+
+@pytest.mark.parametrize("text", DECLARED)
+@pytest.mark.parametrize("word", ["langserve", "LangServe"])
+@pytest.mark.parametrize("name", ["setup.py", "noxfile.py"])
+def test_a_bare_word_is_exchanged_where_a_requirement_stands(
+    name: str, word: str, text: str
+) -> None:
+    result = migrated(name, text.format(word, word))
+
+    assert result.data.decode() == text.format(*["chainserve[client,server]"] * 2)
+    assert by_hand(result) == []
+
+
 OTHERS_BY_HAND = [
     ("environment.yml", "dependencies:\n  - conda-forge::langserve=0.3\n", "2: chainserve is no"),
     ("install.sh", "conda install langserve\n", "1: chainserve is no conda package"),
@@ -262,6 +323,7 @@ OTHERS_BY_HAND = [
         '[tool.poe.tasks]\nx = "langchain serve"\n',
         "2: This is LangChain's command",
     ),
+    ("Procfile", "web: langchain serve --port=$PORT\n", "1: This is LangChain's command"),
     ("start.sh", "\nlangchain serve --port=80\n", "2: This is LangChain's command"),
     ("start.sh", "uvicorn langserve.server:app\n", "1: This names langserve"),
     ("requirements.txt", "https://x/langserve-0.3.3-py3-none-any.whl\n", "1: This names langserve"),
@@ -270,6 +332,15 @@ OTHERS_BY_HAND = [
     ("pytest.ini", "[pytest]\naddopts = --cov=langserve\n", "2: This names langserve"),
     ("tox.ini", "[testenv]\ncommands = pytest --pyargs langserve\n", "2: This names langserve"),
     ("play.yml", "- pip: {name: langserve}\n", "1: This names langserve"),
+    ("play.yml", "- pip:\n    name: langserve\n", "2: This names langserve"),
+    (".pre-commit-config.yaml", "additional_dependencies: [langserve]\n", "1: This names"),
+    ("a.yml", "dependencies:\n- x\n- langserve\n", "3: This names langserve"),
+    ("a.sh", "echo langserve==0.3 >> requirements.txt\n", "1: This names langserve"),
+    ("a.sh", "uv run --with langserve app.py\n", "1: This names langserve"),
+    ("a.sh", "python -c 'from importlib.metadata import *; version(\"langserve\")'\n", "1: This"),
+    ("a.sh", "git clone https://github.com/langchain-ai/langserve\n", "1: This names"),
+    ("pyproject.toml", "[tool.poe.tasks]\nx = 'python -m langserve'\n", "2: This names"),
+    ("pyproject.toml", "[tool.uv.sources]\nlangserve = { path = 'x' }\n", "2: This names"),
     ("logging.yml", "loggers:\n  langserve:\n    level: INFO\n", "2: This names langserve"),
 ]
 
@@ -286,6 +357,9 @@ def test_what_cannot_be_changed_in_other_files_is_told(name: str, text: str, par
 NAMES_OF_OTHERS = [
     ("setup.cfg", "[metadata]\nname = langserve\ndescription = a langserve app\n"),
     ("setup.cfg", "[options.extras_require]\nlangserve = fastapi\n"),
+    ("setup.py", "setup(name='langserve', keywords=['LangServe'], packages=['langserve'])"),
+    ("setup.py", "setup(extras_require={'langserve': ['fastapi']}, title='LangServe')"),
+    ("noxfile.py", "session.run('pytest', 'LangServe'); tags = ['langserve']"),
     ("tox.ini", "[testenv]\ndeps =\n  fastapi\n; pytest langserve\n  ; langserve\n"),
     ("pyproject.toml", '[project.optional-dependencies]\nlangserve = ["fastapi"]\n'),
     ("pyproject.toml", '[project]\nname = "langserve"\n'),
@@ -293,6 +367,35 @@ NAMES_OF_OTHERS = [
     ("Dockerfile", 'RUN pip install -e ".[langserve]" "mine[dev,langserve]"\n'),
     ("start.sh", "# import langserve\ncat langserve.log https://langserve.example.com\n"),
     ("start.sh", "cd ./langserve && ls  # langserve\n"),
+    (
+        "compose.yml",
+        "services:\n  langserve:\n    container_name: langserve\n    networks: [langserve]\n"
+        "    volumes: ['langserve:/data']\n    hostname: langserve\n  x:\n    depends_on:\n"
+        "    - langserve\nnetworks:\n  langserve: {}\nvolumes:\n  langserve:\n",
+    ),
+    (
+        "k8s.yaml",
+        "metadata:\n  labels:\n    app: langserve\n    app.kubernetes.io/name: langserve\n"
+        "spec:\n  selector: {app: langserve}\n",
+    ),
+    ("Chart.yaml", "dependencies:\n  - name: langserve\n    version: 1\n"),
+    ("ci.yml", "jobs:\n  langserve:\n    strategy:\n      matrix:\n        x: [langserve, y]\n"),
+    ("ci.yml", "x:\n  dependencies:\n    - y\n  needs: [langserve]\nservices: [langserve]\n"),
+    ("Makefile", ".PHONY: langserve\nlangserve: x\n\t$(MAKE) langserve\n\tpytest -m langserve\n"),
+    ("Dockerfile", "FROM x AS langserve\nFROM langserve\nCOPY --from=langserve /x /y\n"),
+    ("Dockerfile", "LABEL name=langserve\nUSER langserve\nHEALTHCHECK CMD curl langserve:80\n"),
+    ("a.sh", "systemctl restart langserve\ndocker run --name langserve x\nssh langserve-1\n"),
+    ("a.sh", 'echo "starting langserve"\nhelm install langserve ./chart\nkill langserve\n'),
+    ("a.sh", "poetry install --with langserve -E langserve\nuv sync --extra langserve\n"),
+    ("a.sh", "git remote add langserve x; conda install -n langserve numpy\n"),
+    ("pytest.ini", "[pytest]\nmarkers =\n    langserve: asks a server\n"),
+    ("tox.ini", "[tox]\nenvlist = langserve\n[testenv:langserve]\ndeps = x\n"),
+    (
+        "pyproject.toml",
+        '[tool.pytest.ini_options]\nmarkers = [\n  "langserve: asks a server",\n]\n',
+    ),
+    ("pyproject.toml", '[tool.poe.tasks]\nlangserve = "uvicorn app:app"\n'),
+    ("pyproject.toml", "[tool.hatch.envs.langserve]\nskip-install = true\n"),
     ("requirements.txt", "chainserve[langserve]\nmine[langserve]\n"),
 ]
 
@@ -333,6 +436,11 @@ def test_a_requirement_in_a_command_is_quoted_so_that_all_around_it_stays_whole(
 OLD_PYTHONS = [
     ("Dockerfile", "FROM --platform=linux/amd64 python:3.10-slim AS base\n"),
     ("Dockerfile", "from docker.io/python:3.8\n"),
+    (".python-version", "# ours\n3.10.4\n"),
+    (".python-version", "3.12\n3.9\n"),
+    (".python-version", "2.7\n"),
+    (".python-version", "cpython-3.10\n"),
+    ("app/runtime.txt", "python-3.8.18"),
     ("pyproject.toml", '[project]\nrequires-python = ">=3.9,<4"\n'),
     ("pyproject.toml", '[project]\nrequires-python = "<3.11"\n'),
     ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.8.1"\n'),
@@ -359,6 +467,8 @@ NEW_PYTHONS = [
     ("Dockerfile", "FROM python:3.11-alpine3.10\nFROM python:3\nFROM python:3.13\n"),
     ("pyproject.toml", '[project]\nrequires-python = ">=3.11,!=3.9.7,<3.14"\n'),
     ("requirements.txt", 'fastapi; python_version >= "3.8"\n'),
+    (".python-version", "3.11\n3\nmine-3.9\n"),
+    ("runtime.txt", "python-3.11.4\n"),
     ("environment.yml", "dependencies:\n  - python=3.12\n  - python-dateutil=3.9\n"),
 ]
 
@@ -390,6 +500,11 @@ def test_a_line_of_any_length_comes_to_an_end(name: str, text: str) -> None:
 
 REPEATED = [
     ("a.sh", "pip install langserve; "),
+    ("a.sh", "pip install langserve_ "),
+    ("a.sh", "uv --with "),
+    ("a.sh", "python -u "),
+    ("a.yml", "- dependencies: "),
+    ("a.yml", "pip:\n "),
     ("a.sh", "pip install langserve "),
     ("a.sh", "pip install langserve"),
     ("a.yml", "[pip, install, langserve], "),
