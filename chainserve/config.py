@@ -206,15 +206,15 @@ class ConfigPipeline:
         """
         if callers.get("configurable") is None:
             return await self._called({**config}, request)
-        fields = {name: default() for name, default in self._defaults.items()}
-        shown = {**fields, **self._bound, **config["configurable"]}
+        own = {name: default() for name, default in self._defaults.items()} | self._bound
+        shown = {**own, **config["configurable"]}
         modified = await self._called({**config, "configurable": shown}, request)
         if not modified or not modified.get("configurable"):
             return modified
         kept = {
             name: value
             for name, value in modified["configurable"].items()
-            if name not in self._hidden or value != fields[name]
+            if name not in self._hidden or value != own[name]
         }
         return cast("RunnableConfig", {**modified, "configurable": kept})
 

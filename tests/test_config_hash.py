@@ -168,20 +168,25 @@ async def test_a_modifier_sees_both_as_one_and_comes_after_them() -> None:
     assert config["configurable"] == {"style": "of the server"}
 
 
-async def test_a_secret_that_a_modifier_sees_is_in_no_config_unless_it_is_changed() -> None:
+@pytest.mark.parametrize(
+    ("bound", "key"), [({}, "SERVER-KEY"), ({"configurable": {"api_key": "BOUND"}}, "BOUND")]
+)
+async def test_a_secret_that_a_modifier_sees_is_in_no_config_unless_it_is_changed(
+    bound: Any, key: str
+) -> None:
     keys: list[Any] = []
 
     def modify(config: dict[str, Any], _: Request) -> dict[str, Any]:
         keys.append(config["configurable"].pop("api_key"))
         return {**config, "configurable": {**config["configurable"], "api_key": next(answers)}}
 
-    answers = iter(["SERVER-KEY", "OF-THE-TENANT"])
+    answers = iter([key, "OF-THE-TENANT"])
     options = {"per_req_config_modifier": modify, "config_keys": ["configurable"]}
-    configs = pipeline(knobs("style", "api_key"), **options)
+    configs = pipeline(knobs("style", "api_key").with_config(bound), **options)
     left = await build(configs, "", {"configurable": {"style": "ornate"}})
     changed = await build(configs, "", {"configurable": {"style": "ornate"}})
 
-    assert keys == ["SERVER-KEY"] * 2
+    assert keys == [key] * 2
     assert "api_key" not in left["configurable"]
     assert changed["configurable"]["api_key"] == "OF-THE-TENANT"
 
