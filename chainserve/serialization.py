@@ -124,8 +124,8 @@ def _write(obj: Any) -> bytes:
     try:
         marshal.dumps(obj)  # It refuses, quickly, whatever is not of a plain type.
     except ValueError:
-        obj = _of_its_own(obj)
-    return orjson.dumps(obj, default=default, option=_OPTIONS)
+        return orjson.dumps(_of_its_own(obj), default=default, option=_OPTIONS)
+    return orjson.dumps(obj, option=_OPTIONS)  # And where a thread adds another, with no code.
 
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
