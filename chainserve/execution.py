@@ -1,6 +1,6 @@
 """From a runnable to JSON text: the one place that calls LangChain."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
@@ -10,18 +10,15 @@ from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcret
 from langchain_core.runnables import (
     Runnable,
     RunnableConfig,
-    RunnableSequence,
-    RunnableWithFallbacks,
 )
-from langchain_core.runnables.base import RunnableBindingBase, RunnableEachBase
 from langchain_core.runnables.config import merge_configs
-from pydantic import BaseModel, TypeAdapter
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic import BaseModel
 
 from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
-from chainserve.errors import ConfigurationError, OutputNotSerializableError
+from chainserve.declared_types import declared_output, schema_of, shape_of
+from chainserve.errors import OutputNotSerializableError
 from chainserve.graphs import Graph
 from chainserve.serialization import WellKnownLCSerializer, dump_events, plain_data
 from chainserve.types import RunId, RunMode
@@ -50,24 +47,24 @@ class Execution:
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
         self.serializer = chain.serializer or WellKnownLCSerializer()
-        self._input_schema = _schema(self.runnable.get_input_schema, chain.path, "input")
-        self.output_schema = _schema(self.runnable.get_output_schema, chain.path, "output")
+        self._input_schema = schema_of(self.runnable.get_input_schema, chain.path, "input")
+        self.output_schema = schema_of(self.runnable.get_output_schema, chain.path, "output")
         self._path = chain.path
-        declared = _declared_output(self.runnable)
-        self._output = None if declared is None else _adapter(declared)
+        declared = declared_output(self.runnable)
+        self._output = None if declared is None else shape_of(declared)
 
     def input_schema(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the input, which configurable fields may change."""
         if config.get("configurable"):
             configured = self.runnable.with_config(config)
-            return _schema(configured.get_input_schema, self._path, "input")
+            return schema_of(configured.get_input_schema, self._path, "input")
         return self._input_schema
 
     def output_schema_for(self, config: RunnableConfig) -> type[BaseModel]:
         """Return the model of the output, which configurable fields may change."""
         if config.get("configurable"):
             configured = self.runnable.with_config(config)
-            return _schema(configured.get_output_schema, self._path, "output")
+            return schema_of(configured.get_output_schema, self._path, "output")
         return self.output_schema
 
     def parse_input(self, value: Any, config: RunnableConfig, *, loc: tuple[Any, ...] = ()) -> Any:
@@ -289,56 +286,6 @@ def _sum(chunks: Sequence[Any]) -> Any:
         except Exception:  # noqa: BLE001 - adding is the chain's own code
             total = chunk
     return total
-
-
-def _declared_output(runnable: Any) -> Any:
-    """Return the type that a chain declares with `with_types`, or None; no other is inferred.
-
-    It may be declared where its output comes from: below bindings, by the last step, or by the one
-    that others stand in for.
-    """
-    while True:
-        match runnable:
-            case RunnableBindingBase(custom_output_type=declared) if declared is not None:
-                return None if declared is Any else declared
-            case RunnableEachBase():
-                return None
-            case RunnableBindingBase():
-                runnable = runnable.bound
-            case RunnableSequence():
-                runnable = runnable.last
-            case RunnableWithFallbacks():
-                runnable = runnable.runnable
-            case _:
-                return None
-
-
-def _adapter(declared: Any) -> TypeAdapter[Any] | None:
-    """Return what shapes outputs of a type, or None for a type that pydantic does not know."""
-    try:
-        return TypeAdapter(declared)
-    except PydanticSchemaGenerationError:
-        return None
-
-
-def _schema(make: Callable[[], type[Any]], path: str, kind: str) -> type[BaseModel]:
-    """Return the model of a runnable's inputs or outputs, if it is of pydantic 2."""
-    try:
-        model = make()
-    except (PydanticUserError, KeyError, TypeError) as error:
-        [reason, *_] = (str(error) if isinstance(error, PydanticUserError) else repr(error)).split(
-            "\n"
-        )
-        raise ConfigurationError(
-            f"The {kind} schema of {path or '/'} cannot be made: {reason.rstrip('.')}. "
-            f"Or declare another {kind}_type, such as dict."
-        ) from error
-    if not issubclass(model, BaseModel):
-        raise ConfigurationError(
-            f"The {kind} of {path or '/'} is a pydantic 1 model. Import BaseModel from pydantic "
-            f"instead of pydantic.v1, or declare {kind}_type."
-        )
-    return model
 
 
 def _loads(written: bytes) -> Any:

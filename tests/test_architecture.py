@@ -44,6 +44,7 @@ LEVEL = {
     "translation": 4,
     "connection": 4,
     "pacing": 4,
+    "declared_types": 4,
     "execution": 5,
     "feedback": 5,
     "opening": 5,

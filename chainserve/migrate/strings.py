@@ -19,8 +19,8 @@ _IMPORTERS = frozenset(
         "import_module",
         "importorskip",
         "metadata",
+        "version",
     }
-    | {"version"}
 )
 """Functions whose argument is the name of a module or of a distribution."""
 

@@ -27,9 +27,10 @@ class PlaygroundRoutes:
     """
 
     def __init__(self, chain: Chain) -> None:
+        page = playground_file("index.html")
         self._pages = {
-            "": playground_file("index.html"),
-            "index.html": playground_file("index.html"),
+            "": page,
+            "index.html": page,
             "playground.js": playground_file("playground.js"),
             "playground.css": playground_file("playground.css"),
             "chain.json": Page.of(_chain_json(chain), "json"),
