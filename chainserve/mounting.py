@@ -70,6 +70,7 @@ def _add_runs(add: "_Adder", runs: RunRoutes) -> None:
     """Add the run routes."""
     one = "/{run_id}"
     add.route("runs", POST=(runs.create, openapi.create_run), GET=(runs.list, openapi.list_runs))
+    add.route("runs", below="/cancel", POST=(runs.cancel_by_key, openapi.cancel_run_by_key))
     add.route(
         "runs",
         below=one,

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import pydantic_core
 from langchain_core.load.serializable import Serializable
@@ -242,6 +242,13 @@ class RunEnvelope(EventsEnvelope):
     mode: str | None = None
 
 
+class CancelEnvelope(BaseModel):
+    """The members of a `runs/cancel` body: the key that started the run, and with which verb."""
+
+    idempotency_key: str
+    endpoint: Literal["invoke", "batch", "stream", "stream_log", "stream_events", "runs"]
+
+
 class BatchEnvelope(BaseModel):
     """The members of a `batch` body; one config for all inputs, or one for each."""
 
@@ -264,6 +271,7 @@ __all__ = [
     "BatchEnvelope",
     "BatchRequestShallowValidator",
     "CallbackEvent",
+    "CancelEnvelope",
     "Error",
     "EventsEnvelope",
     "ForgivingJsonSchema",
@@ -306,7 +314,7 @@ __all__ = [
     "validate_input",
 ]
 
-_Envelope = TypeVar("_Envelope", InvokeEnvelope, EventsEnvelope, RunEnvelope, BatchEnvelope)
+_Envelope = TypeVar("_Envelope", bound=BaseModel)
 
 
 def validate_envelope(model: type[_Envelope], body: Any) -> _Envelope:

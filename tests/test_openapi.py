@@ -45,7 +45,9 @@ ROOT = Path(__file__).parent.parent
 PROBLEMS = {"413", "415", "422", "500"}
 STREAMS = {"text/event-stream", "application/x-ndjson", "text/plain"}
 STEPS = ["stream_log", "stream_events"]
-RUN_ROUTES = ["runs", "runs/{run_id}", "runs/{run_id}/stream", "runs/{run_id}/cancel"]
+RUN_ROUTES = [
+    "runs", "runs/cancel", "runs/{run_id}", "runs/{run_id}/stream", "runs/{run_id}/cancel",
+]  # fmt: skip
 Document = dict[str, Any]
 
 
@@ -605,7 +607,12 @@ OPERATIONS: dict[tuple[str, str], tuple[str, dict[str, tuple[str, bool]], set[st
     ),
     ("delete", "runs/{run_id}"): ("204", RUN_ID, set()),
     ("get", "runs/{run_id}/stream"): ("200", {**RUN_ID, **CURSOR}, STREAMS),
-    ("post", "runs/{run_id}/cancel"): ("200", RUN_ID, {"application/json"}),
+    ("post", "runs/cancel"): ("200", {"prefer": ("header", False)}, {"application/json"}),
+    ("post", "runs/{run_id}/cancel"): (
+        "200",
+        {**RUN_ID, "prefer": ("header", False)},
+        {"application/json"},
+    ),
     ("post", "stream"): (
         "200",
         {**KEY, "last-event-id": ("header", False), "prefer": ("header", False)},
@@ -760,6 +767,9 @@ RUNS = [
     ("get", "runs/{invoked}/stream", {}, 410),
     ("post", "runs/{run_id}/cancel", {}, 200),
     ("post", "runs/{unknown}/cancel", {}, 404),
+    ("post", "runs/cancel", {"json": {"endpoint": "invoke", "idempotency_key": "k"}}, 404),
+    ("post", "runs/cancel", {"json": {"endpoint": "invoke", "idempotency_key": ""}}, 400),
+    ("post", "runs/cancel", {"json": {}}, 422),
     ("post", "runs/{run_id}/cancel", {"headers": {"origin": "https://else.example"}}, 403),
     ("post", "stream", {"json": {"input": 1}, "headers": {"last-event-id": "x"}}, 400),
     ("post", "stream", {"json": {"input": 1}, "headers": {"last-event-id": "{last}"}}, 204),
@@ -920,6 +930,7 @@ async def test_tags_and_names_of_a_chain_are_in_the_document() -> None:
         "Forget a run",
         "Stream a run",
         "Cancel a run",
+        "Cancel the run of a key",
         "Input schema",
         "Output schema",
         "Config schema",

@@ -25,6 +25,7 @@ from tests._verbs import VERBS, ask, body_of
 
 pytestmark = pytest.mark.anyio
 
+BY_KEY = {"endpoint": "runs", "idempotency_key": "key"}
 HASH = compress("{}")
 ANN, BEN, NOBODY = {"x-user": "ann"}, {"x-user": "ben"}, dict[str, str]()
 
@@ -100,6 +101,7 @@ class Known:
             Probe("GET", f"{path}/stream?input=1", by_header),
             Probe("GET", f"{path}/stream?input=1&{by_query}"),
             Probe("POST", f"{run}/cancel"),
+            Probe("POST", f"{path}/runs/cancel", {}, BY_KEY),
             Probe("DELETE", run),
         ]
 
@@ -116,6 +118,7 @@ async def live_run(
     app: FastAPI, chain: GatedChain, headers: dict[str, str], path: str = "/chain"
 ) -> AsyncIterator[Known]:
     """Start a run that stops at its second chunk, and let it end."""
+    headers = {**headers, "idempotency-key": BY_KEY["idempotency_key"]}
     started = await request(app, "POST", f"{path}/runs", json={"input": 1}, headers=headers)
     assert started.status == 202, started.text
     run_id = started.json()["run_id"]
@@ -571,8 +574,8 @@ async def test_a_modifier_runs_once_for_each_other_verb() -> None:
     app = make_app(
         streaming("a"), per_req_config_modifier=modify, settings=Settings(list_all_runs=True)
     )
-    answer = await ask(app, "stream", headers={"prefer": "resumable"})
-    [run_id] = run_ids_of(answer)
+    headers = {"prefer": "wait=5", "idempotency-key": BY_KEY["idempotency_key"]}
+    [run_id] = run_ids_of(await ask(app, "runs", headers=headers))
     for probe in [*(await known(app, run_id)).probes(), Probe("GET", "/chain/runs")]:
         calls.clear()
         answer = await send(app, probe, NOBODY)

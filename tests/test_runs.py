@@ -1007,6 +1007,65 @@ async def test_a_run_that_swallows_its_cancellation_is_left_behind_and_answered(
     assert (await show(app, run_id))["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("verb", ["invoke", "batch", "stream", "stream_events", "runs"])
+async def test_a_run_is_cancelled_by_its_key_where_its_id_is_not_known(verb: str) -> None:
+    chain = CountingChain()
+    app = make_app(chain)
+    options: Any = {"json": body_of(verb), "headers": {"idempotency-key": "k 1"}}
+    async with open_stream(app, "POST", f"/chain/{verb}", **options, wait_for_start=False):
+        await chain.until_in_flight(1)
+        run_id = only_run(app).id
+        body = {"endpoint": verb, "idempotency_key": "k 1"}
+        response = await request(app, "POST", "/chain/runs/cancel", json=body)
+
+    assert response.status == 200, response.text
+    assert (response.json()["run_id"], response.json()["error"]) == (run_id, CANCELLED)
+    assert response.json()["stream_url"] == f"../runs/{run_id}/stream"
+    assert chain.cancellations == 1
+    again = await request(app, "POST", "/chain/runs/cancel", json=body)
+    assert again.json() == response.json()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"endpoint": "invoke", "idempotency_key": "k"}, 404, "run_not_found"),
+        ({"endpoint": "stream", "idempotency_key": "other"}, 404, "run_not_found"),
+        ({"endpoint": "stream", "idempotency_key": "\u00e9"}, 400, "invalid_idempotency_key"),
+        ({"endpoint": "playground", "idempotency_key": "k"}, 422, "invalid_input"),
+        ({"endpoint": "stream"}, 422, "invalid_input"),
+        ([], 422, "invalid_input"),
+    ],
+)
+async def test_a_key_that_started_no_such_run_cancels_none(
+    body: Any, status: int, code: str
+) -> None:
+    chain = GatedChain()
+    app = make_app(chain)
+    headers = {"idempotency-key": "k"}
+    async with open_stream(app, "POST", "/chain/stream", json={"input": 1}, headers=headers):
+        await come_to(chain.reached[1])
+        response = await request(app, "POST", "/chain/runs/cancel", json=body)
+
+        assert_problem(response, status, code)
+        assert chain.cancellations == 0
+
+
+async def test_who_does_not_wait_for_the_end_of_a_cancelled_run_is_answered_at_once() -> None:
+    chain = SwallowingChain()
+    app = make_app(chain, settings=Settings(cancel_timeout=60))
+    run_id = await start(app)
+    await come_to(chain.started)
+    path = f"/chain/runs/{run_id}/cancel"
+    response = await request(app, "POST", path, headers={"prefer": "wait=0"})
+
+    assert response.headers["preference-applied"] == "wait=0"
+    assert response.json()["status"] == "running"
+    assert only_run(app).cancel_reason == "requested"
+    chain.release.set()
+    await come_to(chain.finished)
+
+
 async def test_one_who_asks_to_cancel_and_leaves_has_cancelled() -> None:
     chain = SwallowingChain()
     app = make_app(chain, settings=Settings(cancel_timeout=60))

@@ -17,6 +17,7 @@ from chainserve.openapi.feedback import (
 )
 from chainserve.openapi.runs import (
     cancel_run as cancel_run,
+    cancel_run_by_key as cancel_run_by_key,
     create_run as create_run,
     delete_run as delete_run,
     list_runs as list_runs,

@@ -36,6 +36,9 @@ _RETRY_AFTER = {"Retry-After": _header("Seconds to wait, if the model's provider
 BODY_PROBLEMS = (400, 409, 413, 415)
 """What may be wrong with a request that has a body, beside 422."""
 
+CANCEL_PROBLEMS = (400, 404, 413, 415)
+"""What may be wrong with a request to cancel the run of a key."""
+
 RUN_PROBLEMS = (410, 429, 499, 502, 504)
 """How a run may end that is waited for, beside 500."""
 

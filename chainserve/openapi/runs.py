@@ -7,6 +7,7 @@ from chainserve.bodies import BodyModels
 from chainserve.openapi.describing import (
     APPLIED,
     BODY_PROBLEMS,
+    CANCEL_PROBLEMS,
     READING_PROBLEMS,
     STARTED,
     Cursor,
@@ -19,6 +20,7 @@ from chainserve.openapi.describing import (
 )
 from chainserve.openapi.streaming import streaming
 from chainserve.schema import RunDetails, RunList
+from chainserve.validation import CancelEnvelope
 
 
 def create_run(models: BodyModels) -> Documentation:
@@ -86,11 +88,26 @@ def stream_run(_: BodyModels) -> Documentation:
 def cancel_run(_: BodyModels) -> Documentation:
     """Describe `POST runs/{run_id}/cancel`."""
 
-    async def documented(run_id: UUID) -> None:
+    async def documented(run_id: UUID, prefer: Preference = None) -> None:
         raise NotImplementedError
 
     description = "Cancel a run and answer what is known of it; a run that has ended stays so."
     described = description_of(documented, "Cancel a run", description, 400, 403, 404)
+    answer = "What is known of the run, which has ended if it could be ended."
+    return {**described, "response_model": RunDetails, "response_description": answer}
+
+
+def cancel_run_by_key(_: BodyModels) -> Documentation:
+    """Describe `POST runs/cancel`."""
+
+    async def documented(body: CancelEnvelope, prefer: Preference = None) -> None:
+        raise NotImplementedError
+
+    description = (
+        "Cancel the run that an idempotency key started, where its id is not known: "
+        "the answer that tells it has not come."
+    )
+    described = description_of(documented, "Cancel the run of a key", description, *CANCEL_PROBLEMS)
     answer = "What is known of the run, which has ended if it could be ended."
     return {**described, "response_model": RunDetails, "response_description": answer}
 

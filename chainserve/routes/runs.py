@@ -29,13 +29,14 @@ from chainserve.routes.requests import answers_errors
 from chainserve.routes.starting import (
     Asked,
     RunStarter,
+    checked_idempotency_key,
     idempotency_key_of,
     preferences,
 )
 from chainserve.runtime import runtime_of
 from chainserve.stores.base import RunRecord
 from chainserve.types import RunId
-from chainserve.validation import RunEnvelope, input_error, validate_envelope
+from chainserve.validation import CancelEnvelope, RunEnvelope, input_error, validate_envelope
 
 _MAX_LISTED = 100
 """How many runs are listed."""
@@ -105,14 +106,30 @@ class RunRoutes:
     @answers_errors
     async def cancel(self, request: Request) -> Response:
         """Cancel a run, wait for its end, and answer what is known of it; twice is once."""
-        runtime = runtime_of(request)
-        refuse_cross_site_write(request.headers, origins=runtime.settings.cors_origins)
+        refuse_cross_site_write(request.headers, origins=runtime_of(request).settings.cors_origins)
         await self._check(request)
         record = await self._find(request, segments=3)
+        return await self._cancel(request, record, segments=3)
+
+    @answers_errors
+    async def cancel_by_key(self, request: Request) -> Response:
+        """Cancel the run that an idempotency key started, for a caller who knows no run id."""
+        read = await self._starter.read(request)
+        await self._check(read.request)
+        body = validate_envelope(CancelEnvelope, read.data)
+        key = checked_idempotency_key(body.idempotency_key)
+        record = await self._starter.find_by_key(request, body.endpoint, key, segments=2)
+        return await self._cancel(request, record, segments=2)
+
+    async def _cancel(self, request: Request, record: RunRecord, *, segments: int) -> Response:
+        runtime, applied = runtime_of(request), dict[str, str]()
         if (run := runtime.executor.find(record.run_id)) is not None:
             runtime.executor.cancel(run, "requested")
-            record = await self._ended(request, record, runtime.settings.cancel_timeout + 1)
-        return _json(_shown(request, record, segments=3))
+            longest = runtime.settings.cancel_timeout + 1
+            if (wait := preferences(request).wait) is not None and wait < longest:
+                longest, applied = wait, _applied(wait)
+            record = await self._ended(request, record, longest)
+        return _json(_shown(request, record, segments=segments), headers=applied)
 
     @answers_errors
     async def delete(self, request: Request) -> Response:
@@ -160,7 +177,7 @@ class RunRoutes:
             return record, {}
         seconds = min(wait, runtime_of(request).settings.max_wait)
         record = await self._ended(request, record, seconds)
-        return record, {"preference-applied": f"wait={seconds:g}"}
+        return record, _applied(seconds)
 
     async def _ended(self, request: Request, record: RunRecord, seconds: float) -> RunRecord:
         """Return the record of a run when it has ended, or as it is after some time."""
@@ -172,6 +189,11 @@ class RunRoutes:
         if run is not None:
             return run.record(run_id)  # Where nothing is retained, the store has forgotten it.
         return await runtime.store.get(run_id) or record
+
+
+def _applied(seconds: float) -> dict[str, str]:
+    """Return the header that says for how long an answer was held back at most."""
+    return {"preference-applied": f"wait={seconds:g}"}
 
 
 def _shown(

@@ -188,7 +188,7 @@ class RunStarter:
         path, owner = self.path(request, asked.segments), await self.owner(request, runtime)
         key = None
         if asked.idempotency_key is not None:
-            scope = json.dumps([owner, path, asked.endpoint, asked.idempotency_key])
+            scope = _scope(owner, path, asked.endpoint, asked.idempotency_key)
             hashed = request.path_params.get("config_hash", "").encode()
             content = sha256(hashed + b"\n" + asked.content).hexdigest()
             key = IdempotencyKey(scope, content)
@@ -220,6 +220,27 @@ class RunStarter:
         owner, path = await self.owner(request, runtime), self.path(request, segments)
         record = await runtime.store.get(_canonical(run_id))
         if record is None or (record.owner, record.path) != (owner, path):
+            raise RunNotFoundError
+        return record
+
+    async def find_by_key(
+        self, request: Request, endpoint: str, key: str, segments: int
+    ) -> RunRecord:
+        """Return the record of the run that this caller's idempotency key started.
+
+        Args:
+            request: The request.
+            endpoint: The verb with which it was started.
+            key: The key.
+            segments: How many segments of the request's path are the route's own.
+
+        Raises:
+            RunNotFoundError: There is none, or no longer.
+        """
+        runtime = runtime_of(request)
+        owner, path = await self.owner(request, runtime), self.path(request, segments)
+        record = await runtime.store.find(_scope(owner, path, endpoint, key))
+        if record is None:
             raise RunNotFoundError
         return record
 
@@ -263,6 +284,11 @@ class RunStarter:
         return None if owner is None else str(owner)
 
 
+def _scope(owner: str | None, path: str, endpoint: str, key: str) -> str:
+    """Return what tells an idempotency key from those of other callers, chains and verbs."""
+    return json.dumps([owner, path, endpoint, key])
+
+
 def preferences(request: Request) -> Preferences:
     """Return what the request's `Prefer` headers say."""
     return Preferences.parse(request.headers.getlist("prefer"))
@@ -277,8 +303,15 @@ def idempotency_key_of(request: Request, parameter: str | None = None) -> str | 
     sent = header(request, IDEMPOTENCY_KEY_HEADER)
     if sent is None:
         sent = parameter
-    if sent is None:
-        return None
+    return None if sent is None else checked_idempotency_key(sent)
+
+
+def checked_idempotency_key(sent: str) -> str:
+    """Return an idempotency key as it was sent.
+
+    Raises:
+        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
+    """
     if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
         raise InvalidIdempotencyKeyError
     return sent

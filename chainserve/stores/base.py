@@ -109,6 +109,9 @@ class RunStore(Protocol):
     async def get(self, run_id: RunId) -> RunRecord | None:
         """Return the record, or None if there is none."""
 
+    async def find(self, scope: str) -> RunRecord | None:
+        """Return the record of the run that the scope of an idempotency key started, if any."""
+
     async def list_runs(
         self, path: str, *, owner: str | None, every_owner: bool = False, limit: int = 100
     ) -> Sequence[RunRecord]:

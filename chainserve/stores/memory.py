@@ -125,6 +125,12 @@ class MemoryStore:
         run = self._runs.get(run_id)
         return run.record if run is not None else None
 
+    async def find(self, scope: str) -> RunRecord | None:
+        """Return the record of the run that the scope of an idempotency key started, if any."""
+        self.expire()
+        run = self._keys.get(scope)
+        return run.record if run is not None else None
+
     async def list_runs(
         self, path: str, *, owner: str | None, every_owner: bool = False, limit: int = 100
     ) -> Sequence[RunRecord]:

@@ -296,6 +296,17 @@ async def test_the_key_of_a_run_that_is_watched_holds(
     assert await store.create(keyed("b"), log=log) == keyed("b")
 
 
+async def test_a_run_is_found_by_the_scope_of_its_key(store: Store) -> None:
+    run = keyed("a")
+    assert run.idempotency_key is not None
+    await store.create(run, log=True)
+
+    assert await store.find(run.idempotency_key.scope) == run
+    assert await store.find("another scope") is None
+    await store.delete(run.run_id)
+    assert await store.find(run.idempotency_key.scope) is None
+
+
 async def test_a_key_is_forgotten_with_its_run(store: Store) -> None:
     await store.create(keyed("a"), log=True)
     await finish(store, "a", 0)
