@@ -2,7 +2,10 @@
 
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast, get_args
+
+from langchain_core.messages.ai import UsageMetadata
 
 from chainserve.client_errors import (
     RemoteStatusError,
@@ -11,7 +14,8 @@ from chainserve.client_errors import (
 from chainserve.client_requests import CODINGS, shown_url
 from chainserve.remote import RemoteRun
 from chainserve.serialization import Serializer
-from chainserve.transport import package_for
+from chainserve.transport import PACKAGES, package_for
+from chainserve.types import RunStatus
 from chainserve.wire.parser import ReceivedEvent
 
 _SHOWN_HEADERS = frozenset(
@@ -39,6 +43,9 @@ MAX_ANSWER_BYTES = 256 * 2**20
 
 MAX_ERROR_BYTES = 2**20
 """How much of an error's body is read."""
+
+
+_STATUSES = frozenset(get_args(RunStatus))
 
 
 class Body:
@@ -149,6 +156,43 @@ class AnswerReader:
             run.note_chunk(output)
         return outputs, events if isinstance(events, list) else []
 
+    def note_run(self, response: Any, body: bytes, run: RemoteRun) -> RemoteRun:
+        """Note what the answer of a run route tells of a run, and return it.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+            UnexpectedAnswerError: The answer is none of a run.
+        """
+        self.refuse(response, body, run)
+        told = _members(body.decode(errors="replace"))
+        if told.get("status") not in _STATUSES or not isinstance(told.get("run_id"), str):
+            raise self._unexpected(response, body, "no run")
+        run.note_metadata({**told, "run_ids": None})
+        run.status = told["status"]
+        if isinstance(usage := told.get("usage"), dict):
+            run.usage = cast("UsageMetadata", usage)
+        if isinstance(error := told.get("error"), dict):
+            run.error = error
+        elif "output" in told:
+            run.output, run.has_output = self._serializer.loadd(told["output"]), True
+        return run
+
+    def refuse_run(self, run: RemoteRun, url: str) -> None:
+        """Raise what a run that has ended says.
+
+        Raises:
+            RemoteStatusError: It did not succeed.
+            UnexpectedAnswerError: Its output is not kept.
+        """
+        if run.status != "success":
+            request = PACKAGES[0].Request("GET", shown_url(url))
+            raise self._told_error(run.error or {}, f"The run ended as {run.status}.", request)
+        if not run.has_output:
+            raise UnexpectedAnswerError(
+                f"The output of the run {run.run_id} is not kept by the server, for it is too "
+                "large: join the run to read what it streamed."
+            )
+
     def refuse(self, response: Any, body: bytes, run: RemoteRun) -> None:
         """Raise what a response that is no success says.
 
@@ -185,7 +229,9 @@ class AnswerReader:
         detail = members.get("detail", text[:MAX_SHOWN])
         message = members.get("message") or detail
         if response.has_redirect_location:
-            message = f"It is at {_location(response)}; redirects are not followed."
+            message = (
+                f"It is at {_location(response)}; redirects are followed to the same origin alone."
+            )
         status = f"{response.status_code} {response.reason_phrase}".strip()
         code = members.get("code")
         return RemoteStatusError(
@@ -199,12 +245,22 @@ class AnswerReader:
     def stream_error(self, event: ReceivedEvent, request: Any) -> RemoteStatusError:
         """Return the error for a stream's `error` event."""
         text = event.data or ""
-        members = _members(text)
-        message = _text(members.get("message", text[:MAX_SHOWN]))
+        return self._told_error(_members(text), text[:MAX_SHOWN], without_secrets(request))
+
+    def _told_error(
+        self, members: Mapping[str, Any], otherwise: str, shown: Any
+    ) -> RemoteStatusError:
+        """Return the error for what a server tells of a run that failed.
+
+        Args:
+            members: `status_code`, `message` and `code`, as far as it tells them.
+            otherwise: The message, if there is none.
+            shown: The request as the error may show it.
+        """
+        message = _text(members.get("message", otherwise))
         code = members.get("code")
-        shown = without_secrets(request)
         status = _status(members.get("status_code"))
-        response = package_for([request]).Response(status, text=message, request=shown)
+        response = package_for([shown]).Response(status, text=message, request=shown)
         return RemoteStatusError(
             message,
             code=code if isinstance(code, str) else None,

@@ -10,11 +10,8 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, closing
-from contextvars import ContextVar
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
-from weakref import WeakKeyDictionary
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
@@ -29,31 +26,29 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.schema import StreamEvent
 from langchain_core.tracers.log_stream import RunLogPatch
 
-from chainserve.answers import AnswerReader
 from chainserve.callbacks import ahandle_callbacks, handle_callbacks
-from chainserve.client_requests import base_of, request_body, shown_url
-from chainserve.exchanges import Exchanges
+from chainserve.client_runs import RemoteRuns
 from chainserve.remote import RemoteRun
-from chainserve.serialization import Serializer, WellKnownLCSerializer, load_events
+from chainserve.serialization import load_events
 from chainserve.totals import Total, TotalEvents, TotalLog
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
 
-_LAST_RUNS: ContextVar[Mapping["RemoteRunnable[Any, Any]", RemoteRun]] = ContextVar(
-    "chainserve_last_runs"
-)
-"""The last run of each client in a context. One variable for all: a context keeps it for good."""
 
-
-class RemoteRunnable(Runnable[Input, Output]):
+class RemoteRunnable(RemoteRuns[Input, Output], Runnable[Input, Output]):
     """A chain on a server, as a runnable like any other: in sequences, with fallbacks, traced.
 
     It talks to chainserve and to LangServe alike, and takes the arguments of LangServe's
     `RemoteRunnable`. It may be used by many threads and tasks at once.
 
-    A call that is cancelled, and a stream whose iterator is closed, closes its connection at once,
-    with which the server cancels the run.
+    On a chainserve, what the network breaks goes on by itself: a stream is read on from the last
+    event that came, so that each chunk is handed out once, and a start whose answer was lost is
+    sent again without a second run, for each has an idempotency key. LangServe can do neither:
+    there a cut stream raises, and nothing is sent twice.
+
+    A call that is cancelled, and a stream whose iterator is closed, closes its connection and tells
+    the server to cancel the run, which takes 2 seconds at most.
 
     Args:
         url: The URL below which the chain's routes are; with or without a slash at its end.
@@ -69,96 +64,18 @@ class RemoteRunnable(Runnable[Input, Output]):
         use_server_callback_events: Whether what the server tells of its steps is passed on to the
             callbacks of the caller.
         serializer: Writes inputs and reads outputs; LangChain's well-known types when None.
+        max_retries: How many attempts in a row may bring nothing before a call fails. Between them
+            it waits a random time up to one second, or what the server asks for, then up to twice
+            as long each time, 10 seconds at most. 0 behaves as LangServe's client does.
 
     Attributes:
         url: The URL, with a slash at its end.
 
     Raises:
         RemoteStatusError: The server answered with an error, or told of one in its stream.
-        StreamInterruptedError: A stream ended without its terminal event.
+        StreamInterruptedError: A stream was cut, and could not be read to its end.
         UnexpectedAnswerError: What answered is no such server.
     """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout: Any = None,
-        auth: Any = None,
-        headers: Any = None,
-        cookies: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        client_kwargs: Mapping[str, Any] | None = None,
-        use_server_callback_events: bool = True,
-        serializer: Serializer | None = None,
-    ) -> None:
-        self.url = base_of(str(url))
-        self._options = {"timeout": timeout, "auth": auth, "headers": headers, "cookies": cookies}
-        self._options |= {"verify": verify, "base_url": self.url.partition("?")[0]}
-        self._options |= {"cert": cert} if cert is not None else {}
-        self._options |= client_kwargs or {}
-        self._use_server_callback_events = use_server_callback_events
-        self._serializer = serializer or WellKnownLCSerializer()
-        self._answers = AnswerReader(self._serializer)
-        self._exchanges = Exchanges(self.url, self._options, self._answers)
-
-    def __repr__(self) -> str:
-        return f"RemoteRunnable({shown_url(self.url)!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy, in this process or another, has its arguments, and connections of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_exchanges"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._exchanges = Exchanges(self.url, self._options, self._answers)
-
-    @property
-    def sync_client(self) -> Any:
-        """The `httpx.Client` of the sync methods, made on first use."""
-        return self._exchanges.clients.sync
-
-    @sync_client.setter
-    def sync_client(self, client: Any) -> None:
-        self._exchanges.clients.sync = client
-
-    @property
-    def async_client(self) -> Any:
-        """The `httpx.AsyncClient` of the async methods: the running loop's, made on first use."""
-        return self._exchanges.clients.in_loop
-
-    @async_client.setter
-    def async_client(self, client: Any) -> None:
-        self._exchanges.clients.in_loop = client
-
-    def close(self) -> None:
-        """Close the connections of the sync methods; the next call opens one again."""
-        self._exchanges.clients.close()
-
-    async def aclose(self) -> None:
-        """Close all connections; the next call opens one again."""
-        await self._exchanges.clients.aclose()
-
-    def __enter__(self) -> "RemoteRunnable[Input, Output]":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> "RemoteRunnable[Input, Output]":
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        await self.aclose()
-
-    @property
-    def last_run(self) -> RemoteRun | None:
-        """The run that was started last by this client in this thread, task or context.
-
-        A step of a sequence has a context of its own, which ends with it.
-        """
-        return _LAST_RUNS.get({}).get(self)
 
     # Calls that answer once.
 
@@ -185,7 +102,9 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: CallbackManagerForChainRun,
         config: RunnableConfig,
     ) -> Output:
-        response, body = self._exchanges.send("invoke", self._body(input, config, kwargs), kwargs)
+        response, body = self._exchanges.send(
+            self._start("invoke", self._body(input, config, kwargs), kwargs, run)
+        )
         output, events = self._answers.output(response, body, run)
         if self._use_server_callback_events:
             handle_callbacks(run_manager, load_events(events))
@@ -200,7 +119,7 @@ class RemoteRunnable(Runnable[Input, Output]):
         config: RunnableConfig,
     ) -> Output:
         response, body = await self._exchanges.asend(
-            "invoke", self._body(input, config, kwargs), kwargs
+            self._start("invoke", self._body(input, config, kwargs), kwargs, run)
         )
         output, events = self._answers.output(response, body, run)
         if self._use_server_callback_events:
@@ -249,7 +168,9 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: list[CallbackManagerForChainRun],
         config: list[RunnableConfig],
     ) -> list[Output]:
-        response, body = self._exchanges.send("batch", self._bodies(inputs, config, kwargs), kwargs)
+        response, body = self._exchanges.send(
+            self._start("batch", self._bodies(inputs, config, kwargs), kwargs, run)
+        )
         outputs, events = self._answers.outputs(response, body, run, len(inputs))
         if self._use_server_callback_events:
             for manager, told in zip(run_manager, events, strict=False):
@@ -264,8 +185,9 @@ class RemoteRunnable(Runnable[Input, Output]):
         run_manager: list[AsyncCallbackManagerForChainRun],
         config: list[RunnableConfig],
     ) -> list[Output]:
-        request = self._bodies(inputs, config, kwargs)
-        response, body = await self._exchanges.asend("batch", request, kwargs)
+        response, body = await self._exchanges.asend(
+            self._start("batch", self._bodies(inputs, config, kwargs), kwargs, run)
+        )
         outputs, events = self._answers.outputs(response, body, run, len(inputs))
         if self._use_server_callback_events:
             told = zip(run_manager, events, strict=False)
@@ -291,8 +213,10 @@ class RemoteRunnable(Runnable[Input, Output]):
         )
         total = Total(counts=bool(run_manager.handlers))
         try:
-            run, body = self._new_run(), self._body(input, config, kwargs)
-            with closing(self._exchanges.stream("stream", body, kwargs, run)) as chunks:
+            call = self._stream(
+                "stream", self._body(input, config, kwargs), kwargs, self._new_run()
+            )
+            with closing(self._exchanges.stream(call)) as chunks:
                 for chunk in chunks:
                     yield total.take(chunk)
         except GeneratorExit:
@@ -386,7 +310,8 @@ class RemoteRunnable(Runnable[Input, Output]):
         total = make_total(counts=bool(run_manager.handlers))
         try:
             run, body = self._new_run(), self._body(input, config, kwargs, members)
-            async with aclosing(self._exchanges.astream(endpoint, body, kwargs, run)) as values:
+            call = self._stream(endpoint, body, kwargs, run)
+            async with aclosing(self._exchanges.astream(call)) as values:
                 async for value in values:
                     if run.run_id is None:
                         run.note_first(endpoint, value, members)
@@ -398,20 +323,3 @@ class RemoteRunnable(Runnable[Input, Output]):
             await run_manager.on_chain_error(error)
             raise
         await run_manager.on_chain_end(total.output)
-
-    def _new_run(self) -> RemoteRun:
-        run = RemoteRun()
-        _LAST_RUNS.set(WeakKeyDictionary({**_LAST_RUNS.get({}), self: run}))
-        return run
-
-    def _body(
-        self,
-        input: Any,
-        config: Any,
-        kwargs: Mapping[str, Any],
-        members: Mapping[str, Any] = MappingProxyType({}),
-    ) -> bytes:
-        return request_body("input", input, self._serializer, config, kwargs, members)
-
-    def _bodies(self, inputs: Any, config: Any, kwargs: Mapping[str, Any]) -> bytes:
-        return request_body("inputs", inputs, self._serializer, config, kwargs, {})

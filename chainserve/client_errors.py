@@ -4,6 +4,7 @@
     └── RemoteError                  the remote run did not succeed, or nobody can tell
         ├── RemoteStatusError        the server says why; also an `httpx.HTTPStatusError`
         ├── StreamInterruptedError   a stream's terminal event never came; an `httpx.ReadError` too
+        │   └── StreamGapError       the server no longer has all that follows in the stream
         └── UnexpectedAnswerError    what came is nothing that such a server answers
 
 What keeps an answer from coming at all, such as a refused connection or a time-out, is raised as
@@ -13,7 +14,7 @@ they are installed: `except` clauses that were written for LangServe's client go
 
 from typing import Any
 
-from chainserve.errors import RemoteError
+from chainserve.errors import RemoteError as RemoteError
 from chainserve.transport import CUT_ERRORS, errors_named
 
 
@@ -69,6 +70,12 @@ class StreamInterruptedError(RemoteError, *CUT_ERRORS):  # type: ignore[misc]
     def __init__(self, message: str, request: Any = None) -> None:
         Exception.__init__(self, message)
         self._request = request  # Which httpx's errors show as `request`.
+
+
+class StreamGapError(StreamInterruptedError):
+    """The server no longer has all that follows in the stream, so that it cannot be read on."""
+
+    code = "stream_gap"
 
 
 class UnexpectedAnswerError(RemoteError):

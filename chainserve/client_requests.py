@@ -39,6 +39,26 @@ def shown_url(url: Any) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+MAX_REDIRECTS = 5
+"""How often one request is sent on."""
+
+
+def redirected(response: Any) -> Any:
+    """Return the request that a redirect asks for; None if it must not be sent.
+
+    What a caller sends, its keys among it, goes to no other origin, and nothing is sent twice in
+    another form.
+    """
+    sent, request = response.request, response.next_request
+    if request is None or request.method != sent.method:
+        return None
+    return request if _origin(request.url) == _origin(sent.url) else None
+
+
+def _origin(url: Any) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
 CODINGS = frozenset({"identity", "gzip", "deflate"})
 """The content codings of answers that are read: a thousand bytes of them come of one at most.
 

@@ -1,25 +1,39 @@
 """Requests and their answers over HTTP: the I/O of the client, once for threads, once for loops.
 
-What is sent is in `client_requests`, what is made of answers in `answers` and `remote_streams`.
+What is sent, and whether it is sent again, is in `calls`, what is made of answers in `answers` and
+`remote_streams`.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
-from contextlib import suppress
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from chainserve.answers import AnswerReader, Body, check_coding
-from chainserve.client_errors import UnexpectedAnswerError
-from chainserve.client_requests import EVENT_STREAM_HEADERS, accepted_codings, below
-from chainserve.remote import RemoteRun
-from chainserve.remote_streams import StreamReader
+from chainserve.calls import (
+    LEAVE_TIMEOUT,
+    MAX_PROBES,
+    REPEATED_ERRORS,
+    Call,
+    StreamCall,
+    cancelling,
+    is_of_chainserve,
+    probe,
+)
+from chainserve.client_errors import RemoteError, UnexpectedAnswerError
+from chainserve.client_requests import MAX_REDIRECTS, accepted_codings, below, redirected
 from chainserve.transport import (
+    CONNECT_ERRORS,
     CUT_ERRORS,
     REQUEST_ERRORS,
     HTTPClients,
     caught_as_any,
     package_for,
 )
+
+_log = logging.getLogger("chainserve.client")
 
 CONNECT_TIMEOUT = 10.0
 """Seconds in which a connection must be there, unless the caller sets a time-out."""
@@ -44,7 +58,7 @@ UNREADABLE: tuple[type[Any], ...] = (*REQUEST_ERRORS, UnexpectedAnswerError)
 
 
 class Exchanges:
-    """Sends the requests of one `RemoteRunnable`.
+    """Makes the calls of one `RemoteRunnable`, each with as many requests as it takes.
 
     Args:
         url: The URL of the chain, with a slash at the end of its path.
@@ -54,96 +68,258 @@ class Exchanges:
 
     Attributes:
         clients: The HTTP clients.
+        is_chainserve: Whether the server is known to do the same once if it is asked twice.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], answers: AnswerReader) -> None:
         self._url = url
         self._answers = answers
-        self._stream_options: dict[str, Any] = {"headers": EVENT_STREAM_HEADERS}
+        self._stream_options: dict[str, Any] = {}
         if options["timeout"] is None:
             options = {**options, "timeout": _timeout(ANSWER_TIMEOUT)}
             self._stream_options["timeout"] = _timeout(STREAM_TIMEOUT)
+        self._leaving: set[asyncio.Task[None]] = set()
         self.clients = HTTPClients(package_for(options.values()), options)
+        self.is_chainserve = False
 
-    def send(self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]) -> tuple[Any, bytes]:
-        """Send a request, and return the response and its body."""
+    def send(self, call: Call) -> tuple[Any, bytes]:
+        """Make a call that answers once, and return the response and its body.
+
+        Raises:
+            RemoteStatusError: The server answered with an error.
+        """
+        with caught_as_any(), self._left_at_the_end(call):
+            while True:
+                try:
+                    response = self._open(call)
+                    body = self._read(response)
+                    self._answers.refuse(response, body, call.run)
+                    return response, body
+                except REPEATED_ERRORS as error:
+                    if self._has_waited(call, error):
+                        continue
+                    if (interrupted := call.interrupted(error)) is None:
+                        raise
+                    raise interrupted from error
+
+    async def asend(self, call: Call) -> tuple[Any, bytes]:
+        """Make a call that answers once, as `send` does."""
         with caught_as_any():
-            client = self.clients.sync
-            response = client.send(self._request(client, endpoint, body, kwargs), stream=True)
-            return response, self._read(response)
+            async with self._aleft_at_the_end(call):
+                while True:
+                    try:
+                        response = await self._aopen(call)
+                        body = await self._aread(response)
+                        self._answers.refuse(response, body, call.run)
+                        return response, body
+                    except REPEATED_ERRORS as error:
+                        if await self._ahas_waited(call, error):
+                            continue
+                        if (interrupted := call.interrupted(error)) is None:
+                            raise
+                        raise interrupted from error
 
-    async def asend(
-        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any]
-    ) -> tuple[Any, bytes]:
-        """Send a request, and return the response and its body."""
-        with caught_as_any():
-            client = self.clients.in_loop
-            request = self._request(client, endpoint, body, kwargs)
-            response = await client.send(request, stream=True)
-            return response, await self._aread(response)
-
-    def stream(
-        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any], run: RemoteRun
-    ) -> Generator[Any]:
-        """Send a request and yield what its stream carries.
+    def stream(self, call: StreamCall) -> Generator[Any]:
+        """Make a call that streams, and yield what it carries, each piece once.
 
         Raises:
             RemoteError: As `RemoteRunnable` says.
         """
+        with caught_as_any(), self._left_at_the_end(call):
+            while not call.ended:
+                try:
+                    yield from self._connected(call)
+                except REPEATED_ERRORS as error:
+                    if self._has_waited(call, error):
+                        continue
+                    if (interrupted := call.interrupted(error)) is None:
+                        raise
+                    raise interrupted from error
+
+    async def astream(self, call: StreamCall) -> AsyncGenerator[Any]:
+        """Make a call that streams, and yield what it carries, as `stream` does."""
         with caught_as_any():
-            client = self.clients.sync
-            request = self._request(client, endpoint, body, kwargs, **self._stream_options)
+            async with self._aleft_at_the_end(call):
+                while not call.ended:
+                    try:
+                        async with aclosing(self._aconnected(call)) as values:
+                            async for value in values:
+                                yield value
+                    except REPEATED_ERRORS as error:
+                        if await self._ahas_waited(call, error):
+                            continue
+                        if (interrupted := call.interrupted(error)) is None:
+                            raise
+                        raise interrupted from error
+
+    def _connected(self, call: StreamCall) -> Generator[Any]:
+        """Yield what one connection brings, until the end of the stream or its own."""
+        response = self._open(call)
+        try:
+            if not call.begins(response):
+                self._answers.refuse(response, self._read(response), call.run)
+            self._note_server(call)
+            for data in response.iter_bytes():
+                yield from call.feed(data)
+                if call.ended:
+                    return
+        except RemoteError:
+            raise
+        except CUT_ERRORS:
+            pass  # The body was left unfinished, which is said below.
+        finally:
+            response.close()
+        call.finish()
+
+    async def _aconnected(self, call: StreamCall) -> AsyncGenerator[Any]:
+        """Yield what one connection brings, as `_connected` does."""
+        response = await self._aopen(call)
+        try:
+            if not call.begins(response):
+                self._answers.refuse(response, await self._aread(response), call.run)
+            self._note_server(call)
+            pieces = response.aiter_bytes()
+            async for data in pieces:
+                for value in call.feed(data):
+                    yield value
+                if call.ended:
+                    await _drain(pieces)
+                    return
+        except RemoteError:
+            raise
+        except CUT_ERRORS:
+            pass  # The body was left unfinished, which is said below.
+        finally:
+            await response.aclose()
+        call.finish()
+
+    def _note_server(self, call: Call) -> None:
+        """Remember what the answer to a start has told of the server."""
+        if call.key is not None:
+            self.is_chainserve = bool(call.repeatable)
+
+    # One request.
+
+    def _open(self, call: Call) -> Any:
+        """Send the request of a call, and return the response, whose body is not read yet."""
+        client = self.clients.sync
+        response = client.send(self._request(client, call), stream=True)
+        for _ in range(MAX_REDIRECTS):
+            if (request := redirected(response)) is None:
+                break
+            response.close()
             response = client.send(request, stream=True)
-            reader = StreamReader(self._answers, run, request)
-            try:
-                if not self._answers.is_stream(response):
-                    self._answers.refuse(response, self._read(response), run)
-                for data in response.iter_bytes():
-                    yield from reader.feed(data)
-                    if reader.ended:
-                        return
-            except CUT_ERRORS:
-                pass  # The body was left unfinished, which is said below.
-            finally:
-                response.close()
-            reader.finish()
+        return response
 
-    async def astream(
-        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any], run: RemoteRun
-    ) -> AsyncGenerator[Any]:
-        """Send a request and yield what its stream carries, as `stream` does."""
-        with caught_as_any():
-            client = self.clients.in_loop
-            request = self._request(client, endpoint, body, kwargs, **self._stream_options)
+    async def _aopen(self, call: Call) -> Any:
+        """Send the request of a call, as `_open` does."""
+        client = self.clients.in_loop
+        response = await client.send(self._request(client, call), stream=True)
+        for _ in range(MAX_REDIRECTS):
+            if (request := redirected(response)) is None:
+                break
+            await response.aclose()
             response = await client.send(request, stream=True)
-            reader = StreamReader(self._answers, run, request)
-            try:
-                if not self._answers.is_stream(response):
-                    self._answers.refuse(response, await self._aread(response), run)
-                pieces = response.aiter_bytes()
-                async for data in pieces:
-                    for value in reader.feed(data):
-                        yield value
-                    if reader.ended:
-                        await _drain(pieces)
-                        return
-            except CUT_ERRORS:
-                pass  # The body was left unfinished, which is said below.
-            finally:
-                await response.aclose()
-            reader.finish()
+        return response
 
-    def _request(
-        self, client: Any, endpoint: str, body: bytes, kwargs: Mapping[str, Any], **options: Any
-    ) -> Any:
+    def _request(self, client: Any, call: Call) -> Any:
+        if self.is_chainserve and call.repeatable is None:
+            call.repeatable = True
         accepted = accepted_codings(client.headers.get("accept-encoding", ""))
-        headers = {"accept-encoding": accepted, "content-type": "application/json"}
-        headers |= options.pop("headers", {})
-        if kwargs:  # A server that cannot pass them on shall say so.
-            headers["prefer"] = "handling=strict"
+        headers = {"accept-encoding": accepted, **call.headers}
+        options = self._stream_options if call.streams else {}
+        if call.timeout is not None:
+            options = {"timeout": call.timeout}
+        url = below(self._url, call.path)
         return client.build_request(
-            "POST", below(self._url, endpoint), content=body, headers=headers, **options
+            call.method, url, content=call.body or None, headers=headers, **options
         )
+
+    # Asking again.
+
+    def _has_waited(self, call: Call, error: Exception) -> bool:
+        """Wait until a call may be made again; tell whether it may."""
+        delay = call.delay_after(error)
+        if delay is None or not self._is_repeatable(call, error):
+            return False
+        _tell(error, delay)
+        time.sleep(delay)
+        return True
+
+    async def _ahas_waited(self, call: Call, error: Exception) -> bool:
+        """Wait until a call may be made again, as `_has_waited` does."""
+        delay = call.delay_after(error)
+        if delay is None or not await self._ais_repeatable(call, error):
+            return False
+        _tell(error, delay)
+        await asyncio.sleep(delay)
+        return True
+
+    def _is_repeatable(self, call: Call, error: Exception) -> bool:
+        """Tell whether the server does once what it is asked twice; ask it, if nobody knows."""
+        for _ in range(MAX_PROBES):
+            if call.repeatable is not None or isinstance(error, CONNECT_ERRORS):
+                break
+            try:
+                call.repeatable = self._is_chainserve()
+            except REPEATED_ERRORS as cut:
+                error = cut
+        return bool(call.repeatable)
+
+    async def _ais_repeatable(self, call: Call, error: Exception) -> bool:
+        """Tell whether the server does once what it is asked twice, as `_is_repeatable` does."""
+        for _ in range(MAX_PROBES):
+            if call.repeatable is not None or isinstance(error, CONNECT_ERRORS):
+                break
+            try:
+                call.repeatable = await self._ais_chainserve()
+            except REPEATED_ERRORS as cut:
+                error = cut
+        return bool(call.repeatable)
+
+    def _is_chainserve(self) -> bool:
+        """Ask the server for a run that there is not, which chainserve alone knows to answer."""
+        response = self._open(probe())
+        self.is_chainserve = is_of_chainserve(response, self._read(response))
+        return self.is_chainserve
+
+    async def _ais_chainserve(self) -> bool:
+        """Ask the server for a run that there is not, as `_is_chainserve` does."""
+        response = await self._aopen(probe())
+        self.is_chainserve = is_of_chainserve(response, await self._aread(response))
+        return self.is_chainserve
+
+    # Leaving.
+
+    @contextmanager
+    def _left_at_the_end(self, call: Call) -> Iterator[None]:
+        """Cancel the run of a call whose caller goes before it has ended."""
+        try:
+            yield
+        except BaseException as error:
+            if call.is_left_running(error):
+                with suppress(Exception):
+                    self._read(self._open(cancelling(call)))
+            raise
+
+    @asynccontextmanager
+    async def _aleft_at_the_end(self, call: Call) -> AsyncIterator[None]:
+        """Cancel the run of a call whose caller goes, as `_left_at_the_end` does."""
+        try:
+            yield
+        except BaseException as error:
+            if call.is_left_running(error):
+                # A task of its own: a caller that is cancelled may be so again at each wait.
+                leaving = asyncio.ensure_future(self._acancel(call))
+                self._leaving.add(leaving)
+                leaving.add_done_callback(self._leaving.discard)
+                await asyncio.shield(leaving)
+            raise
+
+    async def _acancel(self, call: Call) -> None:
+        with suppress(Exception):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                await self._aread(await self._aopen(cancelling(call)))
 
     def _read(self, response: Any) -> bytes:
         """Return the body of a response within a bound; of an error, as much as came."""
@@ -174,6 +350,11 @@ class Exchanges:
         finally:
             await response.aclose()
         return body.content
+
+
+def _tell(error: Exception, delay: float) -> None:
+    told = str(error) or type(error).__name__
+    _log.info("Asking again in %.2f s: %s", delay, told)
 
 
 def _timeout(read: float) -> tuple[float, float, float, float]:

@@ -20,12 +20,22 @@ class RemoteRun:
         status: Its state, as far as the client can tell; `lost` of one that a stream broke off.
         usage: The tokens that its models counted, as LangChain's `UsageMetadata`, if that is known.
         feedback_tokens: With which feedback may be given, if the server gives such tokens.
+        last_event_id: The id of the last event of its stream that was read; empty while there is
+            none, or where the server gives none.
+        output: Its output, of a run that was asked for and has succeeded.
+        has_output: Whether the server told it; one that is too large is not kept.
+        error: Why it did not succeed, of a run that was asked for: `status_code`, `message` and
+            `code`.
     """
 
     run_ids: tuple[str, ...] = ()
     status: RunStatus = "pending"
     usage: UsageMetadata | None = None
     feedback_tokens: Sequence[Mapping[str, Any]] = ()
+    last_event_id: str = ""
+    output: Any = None
+    has_output: bool = False
+    error: Mapping[str, Any] | None = None
 
     @property
     def run_id(self) -> str | None:

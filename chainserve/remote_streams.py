@@ -10,11 +10,13 @@ from langchain_core.messages.ai import UsageMetadata
 from chainserve.answers import MAX_SHOWN, AnswerReader, without_secrets
 from chainserve.client_errors import (
     RemoteStatusError,
+    StreamGapError,
     StreamInterruptedError,
     UnexpectedAnswerError,
 )
 from chainserve.client_requests import shown_url
 from chainserve.remote import RemoteRun
+from chainserve.retries import Retries
 from chainserve.types import RunStatus
 from chainserve.wire.parser import EventParser, EventTooLargeError, ReceivedEvent
 
@@ -30,29 +32,43 @@ class StreamReader:
     Args:
         answers: Reads the chunks.
         run: What is known of the run; kept up to date.
-        request: The request, for errors.
+        retries: Told of what comes, and of when the server wants to be asked again.
 
     Attributes:
-        ended: Whether the terminal event has come; what follows counts for nothing.
+        ended: Whether the stream is complete; what follows counts for nothing.
+        failed: Whether it has told of an error, with which it ends too.
     """
 
-    def __init__(self, answers: AnswerReader, run: RemoteRun, request: Any) -> None:
+    def __init__(self, answers: AnswerReader, run: RemoteRun, retries: Retries) -> None:
         self.ended = False
+        self.failed = False
         self._answers = answers
         self._run = run
+        self._retries = retries
+        self._unknown: set[str] = set()
+
+    def connect(self, request: Any) -> None:
+        """Begin to read a connection; what was left unfinished of the last one is forgotten.
+
+        Args:
+            request: The request that it answers, for errors.
+        """
         self._request = request
         self._parser = EventParser()
-        self._unknown: set[str] = set()
-        run.status = "running"
+        self._run.status = "running"
 
     def feed(self, data: bytes) -> Iterator[Any]:
         """Yield the chunks that the next bytes complete.
 
         Raises:
             RemoteStatusError: The stream tells of an error.
+            StreamGapError: It tells that events are gone.
             UnexpectedAnswerError: An event cannot be read.
         """
         for event in self._events(data):
+            if event.event == "gap":
+                raise self._has_gap(event)
+            self._run.last_event_id = event.last_event_id
             match event.event:
                 case "data":
                     yield self._chunk(event.data or "")
@@ -72,9 +88,14 @@ class StreamReader:
         """Yield the events that the next bytes complete, with few of them in memory at once."""
         try:
             for start in range(0, len(data), _MAX_PIECE_BYTES):
-                yield from self._parser.feed(data[start : start + _MAX_PIECE_BYTES])
+                events = self._parser.feed(data[start : start + _MAX_PIECE_BYTES])
+                if events:
+                    self._retries.note_progress()
+                yield from events
         except EventTooLargeError as error:
             raise UnexpectedAnswerError(f"{shown_url(self._request.url)}: {error}") from None
+        if self._parser.retry_ms is not None:
+            self._retries.retry_ms = self._parser.retry_ms
 
     def finish(self) -> None:
         """Check that the stream is complete.
@@ -114,9 +135,20 @@ class StreamReader:
             self._run.usage = cast("UsageMetadata", usage)
 
     def _failed(self, event: ReceivedEvent) -> RemoteStatusError:
+        self.failed = True
         error = self._answers.stream_error(event, self._request)
         self._run.status = _STATUS_OF.get(error.status_code, "error")
         return error
+
+    def _has_gap(self, event: ReceivedEvent) -> StreamGapError:
+        self._run.status = "lost"
+        told: dict[str, Any] = {}
+        self._note(event, told.update)
+        return StreamGapError(
+            f"The stream of {shown_url(self._request.url)} has a gap: the server no longer keeps "
+            f"{told.get('lost', 'some')} of its events.",
+            without_secrets(self._request),
+        )
 
     def _tell_unknown(self, name: str) -> None:
         if name not in self._unknown:

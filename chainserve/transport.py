@@ -28,6 +28,19 @@ def errors_named(*names: str) -> tuple[type[Any], ...]:
 CUT_ERRORS = errors_named("ReadError", "RemoteProtocolError")
 """What the libraries raise when a connection breaks off within a body."""
 
+SILENCE_ERRORS = errors_named("ReadTimeout")
+"""What the libraries raise when nothing comes for the time-out."""
+
+CONNECT_ERRORS = errors_named("ConnectError", "ConnectTimeout", "ProxyError")
+"""What the libraries raise when there is no connection."""
+
+CONNECTION_ERRORS = (
+    *errors_named("NetworkError", "RemoteProtocolError", "WriteTimeout"),
+    *CONNECT_ERRORS,
+    *SILENCE_ERRORS,
+)
+"""What the libraries raise of a connection that another one may do better than."""
+
 REQUEST_ERRORS = errors_named("RequestError")
 """What the libraries raise of connections, and of what comes over them and cannot be read."""
 

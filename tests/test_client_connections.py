@@ -23,7 +23,7 @@ from langchain_core.runnables import RunnableLambda
 
 import chainserve
 from chainserve import RemoteRunnable
-from chainserve.client import _LAST_RUNS
+from chainserve.client_connection import _LAST_RUNS
 from chainserve.transport import HTTPClients
 from tests._chains import echo, streaming
 from tests._server import serve

@@ -13,7 +13,7 @@ from chainserve.errors import (
 )
 from chainserve.responses import EventStreamResponse, Wire
 from chainserve.routes.requests import header
-from chainserve.routes.starting import LAST_EVENT_ID_HEADER, RunStarter
+from chainserve.routes.starting import LAST_EVENT_ID_HEADER, RunStarter, preferences
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError, RunRecord
 from chainserve.types import RunId
@@ -146,7 +146,12 @@ async def resume(
     after = cursor_of(text, record)
     runtime = runtime_of(request)
     wire = wire_of(media_type, record.run_id, record.epoch, runtime, text_events=text_events)
-    return await read_log(request, record, after, wire)
+    return await read_log(request, record, after, wire, applied(request))
+
+
+def applied(request: Request) -> dict[str, str]:
+    """Return the header that says that a stream can be resumed, if its caller prefers that."""
+    return {"preference-applied": "resumable"} if preferences(request).resumable else {}
 
 
 def location(request: Request, run_id: RunId, *, segments: int = 1, below: str = "") -> str:

@@ -12,6 +12,7 @@ from chainserve.queries import canonical_query, input_of_query, json_parameter
 from chainserve.responses import EventStreamResponse, Wire
 from chainserve.routes.reading import (
     accepted,
+    applied,
     cursor_text,
     location,
     resume,
@@ -126,13 +127,11 @@ class StreamRoutes:
         runtime, text_events = runtime_of(request), self._text_events(request)
         run = await self._starter.start(request, work, asked)
         wire: Wire = LangServeWire(tells_run_id=self._mode == "stream")
-        headers: dict[str, str] = {}
+        headers = applied(request)
         if media_type != EVENT_STREAM or asked.resumable:
             wire = wire_of(media_type, run.id, run.epoch, runtime, text_events=text_events)
             if self._tells_location:
                 headers["location"] = location(request, run.id)
-        if preferences(request).resumable:
-            headers["preference-applied"] = "resumable"
         return EventStreamResponse(
             runtime.executor,
             run.id,
