@@ -1,6 +1,7 @@
 // Prints the events that fetch-event-source gets from URLs, as JSON: `node resume.mjs`, with a JSON list
 // of URLs on stdin. Each is asked by POST with a key of its own, and again after it was cut.
 import { fetchEventSource } from "@microsoft/fetch-event-source";
+import { randomUUID } from "node:crypto";
 import { text } from "node:stream/consumers";
 import "./page.mjs";
 
@@ -12,7 +13,7 @@ async function follow(url) {
     headers: {
       "Content-Type": "application/json",
       Prefer: "resumable",
-      "Idempotency-Key": crypto.randomUUID(),
+      "Idempotency-Key": randomUUID(),
     },
     body: JSON.stringify({ input: 1 }),
     signal: leaving.signal,
