@@ -1,25 +1,30 @@
-"""A TCP proxy on loopback that breaks responses where a test says.
+"""A TCP proxy on loopback that breaks connections and responses where a test says.
 
 Bytes pass as they are. It reads along in HTTP/1.1 to note the requests, and to find the place in a
 response where a fault is to strike. Clients must not send a request before the response to the
 last one has ended, so that all that the server then sends belongs to it.
+
+It runs in the test's own event loop; `tests._proxied` runs it in a thread, for tests without one
+and for clients that are processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
 
 from tests._asgi import Headers
 from tests._bridge import WAIT_SECONDS
+from tests._faults import Fault
+
+__all__ = ["HOST", "Fault", "FaultProxy", "PassedRequest", "proxy"]
 
 HOST = "127.0.0.1"
-_BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 _READ_BYTES = 65_536
 
@@ -38,51 +43,13 @@ class PassedRequest:
     headers: Headers
 
 
-@dataclass(eq=False)
-class Fault:
-    """Breaks one response: the next whose request has `path` in its target.
-
-    Attributes:
-        path: What to look for in the target.
-        after_bytes: Let so many bytes of the response pass, its head among them.
-        after_events: Let the head and so many events pass, each with the blank line that ends it.
-        reset: Break with a TCP reset, which may take bytes with it that are under way.
-        stalls: Hold the rest back, and break when `go` is set; leave it unset for a stall.
-        reached: Set when the response has come to the place.
-    """
-
-    path: str
-    after_bytes: int | None = None
-    after_events: int = 0
-    reset: bool = False
-    stalls: bool = False
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
-    go: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def place(self, response: bytes) -> int | None:
-        """Return how many bytes of a response pass; None if it has not come so far."""
-        if self.after_bytes is not None:
-            return self.after_bytes if self.after_bytes <= len(response) else None
-        borders = _borders(response)
-        return borders[self.after_events] if self.after_events < len(borders) else None
-
-    async def strike(self, client: asyncio.StreamWriter) -> None:
-        """Break the connection, in its time."""
-        self.reached.set()
-        if self.stalls:
-            await self.go.wait()
-        if self.reset:
-            sock = client.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-            client.transport.abort()
-
-
 class FaultProxy:
     """What passed, and what is to break.
 
     Attributes:
         port: Where it listens.
-        connections: How many connections there were.
+        connections: How many connections there were, those that were refused among them.
+        refusals: How many of the next connections are reset before a byte has passed.
         requests: The heads of all requests.
         faults: Those that have not found their response; the first that fits is taken.
     """
@@ -90,10 +57,13 @@ class FaultProxy:
     def __init__(self, server_port: int) -> None:
         self.port = 0
         self.connections = 0
+        self.refusals = 0
         self.requests: list[PassedRequest] = []
         self.faults: list[Fault] = []
         self._server_port = server_port
         self._grown = asyncio.Condition()
+        self._listener: asyncio.Server
+        self._passing: set[asyncio.Task[None]] = set()
 
     @property
     def base_url(self) -> str:
@@ -105,41 +75,97 @@ class FaultProxy:
         self.faults.append(fault)
         return fault
 
+    def cut_each(self, path: str, after_bytes: Iterable[int]) -> list[Fault]:
+        """Plan to cut consecutive responses to a path, each after so many of its bytes."""
+        return [self.add(Fault(path, after_bytes=count)) for count in after_bytes]
+
     def to(self, path: str) -> list[PassedRequest]:
         """Return the requests with this in their target."""
         return [request for request in self.requests if path in request.target]
 
     async def until_requests(self, path: str, count: int) -> None:
         """Wait until there were so many requests with this in their target."""
-        async with asyncio.timeout(WAIT_SECONDS), self._grown:
-            await self._grown.wait_for(lambda: len(self.to(path)) >= count)
+        await self._until(lambda: len(self.to(path)) >= count)
 
-    async def serve(
+    async def until_connections(self, count: int) -> None:
+        """Wait until there were so many connections."""
+        await self._until(lambda: self.connections >= count)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_SECONDS), self._grown:
+            await self._grown.wait_for(condition)
+
+    async def _tell(self) -> None:
+        async with self._grown:
+            self._grown.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def listening(self) -> AsyncIterator[Self]:
+        """Pass on connections; leaving breaks what is still open."""
+        with socket.socket() as holder:
+            # It never listens: it keeps the port while the proxy is closed.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder.bind((HOST, 0))
+            self.port = holder.getsockname()[1]
+            await self._listen()
+            try:
+                yield self
+            finally:
+                self._listener.close()
+                ends = await _cancel(self._passing)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
+
+    @contextlib.asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Have the system refuse new connections, as where nothing listens; others live on."""
+        self._listener.close()
+        try:
+            yield
+        finally:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # A coroutine function here would have its cancellation reported as an error.
+            self._passing.add(asyncio.create_task(self._serve(reader, writer)))
+
+        self._listener = await asyncio.start_server(accept, HOST, self.port)
+
+    async def _serve(
         self, client_reader: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
         """Pass on a connection until either side has closed it or a fault has struck."""
         self.connections += 1
-        exchange = _Exchange()
         writers = [client]
         pumps: set[asyncio.Task[None]] = set()
         try:
+            await self._tell()
+            if self.refusals:
+                self.refusals -= 1
+                _reset(client)
+                return
             server_reader, server = await asyncio.open_connection(HOST, self._server_port)
             writers.append(server)
+            exchange = _Exchange()
             requests = self._pass_requests(self.connections, client_reader, server, exchange)
             responses = exchange.pass_responses(server_reader, client)
             pumps = {asyncio.create_task(pump) for pump in (requests, responses)}
-            done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            done, others = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             for pump in done:
                 pump.result()
+            await _cancel(others)
+            await _fall_silent(
+                exchange.stays, client=(client_reader, client), server=(server_reader, server)
+            )
         except (asyncio.IncompleteReadError, ConnectionError):
             pass  # One side is gone, so the other loses it too.
         finally:
             # All at once: a test that ends may cancel this at any wait.
             for writer in writers:
                 writer.close()
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
+            await _cancel(pumps)
 
     async def _pass_requests(
         self,
@@ -152,9 +178,8 @@ class FaultProxy:
             head = await client.readuntil(b"\r\n\r\n")
             request = _parse_head(connection, head)
             exchange.begin(self._fault_for(request))
-            async with self._grown:
-                self.requests.append(request)
-                self._grown.notify_all()
+            self.requests.append(request)
+            await self._tell()
             body = await client.readexactly(int(request.headers.get("content-length", 0)))
             server.write(head + body)
             await server.drain()
@@ -168,9 +193,14 @@ class FaultProxy:
 
 
 class _Exchange:
-    """The response that now comes on a connection, and what is to break it."""
+    """The response that now comes on a connection, and what is to strike it.
+
+    Attributes:
+        stays: The side that the fault which has struck leaves open.
+    """
 
     def __init__(self) -> None:
+        self.stays: str | None = None
         self.begin(None)
 
     def begin(self, fault: Fault | None) -> None:
@@ -180,16 +210,28 @@ class _Exchange:
     async def pass_responses(
         self, server: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
-        while (fault := self._fault) is None or fault.place(self._response) is None:
-            data = await server.read(_READ_BYTES)
-            if not data:
-                return
-            fault, passed = self._fault, len(self._response)
+        """Pass on responses until the server closes or a fault has broken one."""
+        while data := await server.read(_READ_BYTES):
+            passed = len(self._response)
             self._response += data
+            fault = self._fault
             end = None if fault is None else fault.place(self._response)
             client.write(self._response[passed:end])
             await client.drain()
-        await fault.strike(client)
+            if fault is None or end is None:
+                continue
+            fault.reached.set()
+            if fault.stalls or fault.delays:
+                await fault.go.wait()
+            if not fault.delays:
+                return self._break(fault, client)
+            self._fault = None
+            client.write(self._response[max(passed, end) :])
+
+    def _break(self, fault: Fault, client: asyncio.StreamWriter) -> None:
+        self.stays = fault.stays
+        if fault.reset:
+            _reset(client)
 
 
 def _parse_head(number: int, head: bytes) -> PassedRequest:
@@ -200,46 +242,36 @@ def _parse_head(number: int, head: bytes) -> PassedRequest:
     return PassedRequest(number, method, target, headers)
 
 
-def _borders(response: bytes) -> list[int]:
-    """Return where the head of a response ends, and then where each of its events does."""
-    head, blank_line, _ = response.partition(b"\r\n\r\n")
-    if not blank_line:
-        return []
-    start = len(head) + len(blank_line)
-    chunked = b"\r\ntransfer-encoding: chunked" in head.lower()
-    places = list(_chunked(response, start) if chunked else range(start, len(response)))
-    body = bytes(response[place] for place in places)
-    return [start, *(places[found.end() - 1] + 1 for found in _BLANK_LINE.finditer(body))]
+_Side = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def _chunked(response: bytes, start: int) -> Iterator[int]:
-    """Yield the place of each byte of a chunked body, as far as it has come."""
-    while (line_end := response.find(b"\r\n", start)) >= 0:
-        size = int(response[start:line_end], 16)
-        start = line_end + 2
-        yield from range(start, min(start + size, len(response)))
-        start += size + 2
+async def _fall_silent(stays: str | None, **sides: _Side) -> None:
+    """Close the sides that do not stay, and throw away what comes on the others."""
+    staying = [side for name, side in sides.items() if stays in (name, "both")]
+    for side in sides.values():
+        if side not in staying:
+            side[1].close()
+    await asyncio.gather(*(_swallow(*side) for side in staying))
 
 
-@contextlib.asynccontextmanager
-async def proxy(server_port: int) -> AsyncIterator[FaultProxy]:
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while await reader.read(_READ_BYTES):
+        pass
+    writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+    writer.transport.abort()
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> list[BaseException | None]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def proxy(server_port: int) -> contextlib.AbstractAsyncContextManager[FaultProxy]:
     """Listen on a free port in front of a server; leaving breaks what is still open."""
-    passing: set[asyncio.Task[None]] = set()
-    found = FaultProxy(server_port)
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A coroutine function here would have its cancellation reported as an error.
-        passing.add(asyncio.create_task(found.serve(reader, writer)))
-
-    listener = await asyncio.start_server(accept, HOST, 0)
-    found.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield found
-    finally:
-        listener.close()
-        for task in passing:
-            task.cancel()
-        ends = await asyncio.gather(*passing, return_exceptions=True)
-    for end in ends:
-        if isinstance(end, Exception):
-            raise end
+    return FaultProxy(server_port).listening()

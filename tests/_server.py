@@ -294,6 +294,15 @@ class RawConnection:
         """Take some bytes from the network now that other methods will read."""
         self._received += await self._receive_some()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is there to be read, not the end of the connection either."""
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return not self._received
+        return False
+
     async def closed_by_server(self) -> bool:
         """Read on, and throw away, until the server has closed; True when it reset instead."""
         try:

@@ -7,6 +7,7 @@ import pytest
 from playwright.async_api import Browser
 
 from tests._browser import launched
+from tests._js import require_node
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,12 @@ async def browser(anyio_backend: str) -> AsyncIterator[Browser]:
     """Start a browser for the tests of a module."""
     async with launched() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Return Node, with the packages that its scripts use."""
+    return require_node()
 
 
 @pytest.fixture

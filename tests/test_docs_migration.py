@@ -405,6 +405,9 @@ HELD_BY: dict[str, list[str]] = {
     "LangChain.js 0.3's RemoteRunnable": [
         "test_langchain_js.py::test_it_gets_the_same_values_of_both_and_errors_that_it_can_print"
     ],
+    "chat-ui, assistant-ui, nlux, fetch-event-source": [
+        "test_third_party_clients.py::test_clients_of_langserve_get_the_same_of_both_servers"
+    ],
     "RemoteRunnable(url, …)": [
         "test_client.py::test_the_requests_are_those_of_langserves_client",
         "test_client.py::test_no_time_out_is_none_unless_it_is_said",

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +11,9 @@ from fastapi import FastAPI, HTTPException
 
 from tests import _pair_chains as chains
 from tests._chains import echo, failing, streaming
+from tests._js import FOLDER
 from tests._pairs import CHAINSERVE, LANGSERVE, Package, forget_oracle_state
 from tests._server import serve
-from tests._system import require_program
 
 pytestmark = [
     pytest.mark.anyio,
@@ -23,20 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:astream_log is deprecated"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:langserve"),
 ]
-
-FOLDER = Path(__file__).parent / "js"
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    """Return the program, after its packages were installed as they are locked."""
-    program = require_program("node", package="nodejs")
-    if not (FOLDER / "node_modules").exists():
-        npm = require_program("npm", package="npm")
-        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    return program
 
 
 @asynccontextmanager

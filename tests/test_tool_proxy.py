@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 # The blank lines are spread over chunks, and there are comments and short lines between them.
 PIECES = (b"data: a\r\n\r\ndata: b\r\n", b"\r\n:\r\n", b"data: c\n", b"\n", b"id: 4\r\n\r\n")
 EVENTS = (b"data: a\r\n\r\n", b"data: b\r\n\r\n", b":\r\ndata: c\n\n", b"id: 4\r\n\r\n")
+WHOLE = b"".join(EVENTS)
 
 
 @dataclass
@@ -47,8 +48,12 @@ async def stage() -> AsyncIterator[Stage]:
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
 
+    @app.get("/whole")
+    async def _whole() -> Response:
+        return Response(WHOLE)
+
     @app.get("/endless")
-    async def _endless() -> StreamingResponse:
+    async def _endless(request: Request) -> StreamingResponse:
         async def pieces() -> AsyncIterator[bytes]:
             yield b"data: 1\n\n"
             try:
@@ -56,7 +61,9 @@ async def stage() -> AsyncIterator[Stage]:
             finally:
                 left.set()
 
-        return StreamingResponse(pieces())
+        # With a length, a piece is no chunk whose end a cut takes away.
+        length = request.query_params.get("length")
+        return StreamingResponse(pieces(), headers={"content-length": length} if length else {})
 
     @app.api_route("/echo", methods=["GET", "POST", "HEAD"])
     async def _echo(request: Request) -> Response:
@@ -95,7 +102,7 @@ async def test_bytes_pass_and_heads_are_noted(stage: Stage) -> None:
             assert (await connection.read_head())[0] == 200
     async with asking(stage, "GET", "/events") as connection:
         await connection.read_head()
-        assert await connection.read_body() == b"".join(PIECES)
+        assert await connection.read_body() == WHOLE
 
     assert stage.proxy.connections == 2
     assert [(one.connection, one.method, one.target) for one in stage.proxy.requests] == [
@@ -151,6 +158,110 @@ async def test_a_response_stalls_until_it_is_cut(stage: Stage) -> None:
 
     async with asyncio.timeout(WAIT_SECONDS):
         await stage.left.wait()
+
+
+@pytest.mark.parametrize("shift", [-3, -1, 1, 3])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_response_is_cut_beside_an_event(stage: Stage, count: int, shift: int) -> None:
+    stage.proxy.add(Fault("/whole", after_events=count, shift=shift))
+
+    read = await read_until_closed(stage, "/whole")
+    assert read == WHOLE[: len(b"".join(EVENTS[:count])) + shift]
+
+
+async def test_consecutive_responses_are_cut_as_planned(stage: Stage) -> None:
+    stage.proxy.cut_each("/echo", [0, 5, 17])
+
+    for count in (0, 5, 17):
+        async with await RawConnection.open(stage.proxy.port) as connection:
+            await connection.send_request("GET", "/echo")
+            received = b"" if count == 0 else b"HTTP/1.1 200 OK\r\n"[:count]
+            with pytest.raises(IncompleteBodyError, match=re.escape(repr(received))):
+                await connection.read_head()
+    assert stage.proxy.faults == []
+
+
+async def test_a_response_is_delayed_and_then_passes_whole(stage: Stage) -> None:
+    fault = stage.proxy.add(Fault("/events", after_events=2, delays=True))
+    async with asking(stage, "GET", "/events") as connection:
+        await connection.read_head()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await fault.reached.wait()
+        fault.go.set()
+        assert await connection.read_body() == WHOLE
+        # The connection goes on.
+        await connection.send_request("GET", "/echo")
+        await connection.read_head()
+        assert await connection.read_body() == b"nothing"
+
+
+async def test_a_client_stays_in_silence_when_its_server_is_gone(stage: Stage) -> None:
+    stage.proxy.add(Fault("/endless", after_events=1, stays="client"))
+    async with asking(stage, "GET", "/endless?length=99") as connection:
+        await connection.read_head()
+        assert await connection.next_chunk() == b"data: 1\n\n"
+        async with asyncio.timeout(WAIT_SECONDS):
+            await stage.left.wait()
+        await connection.send(b"lost")
+        assert await is_silent(stage, connection)
+
+
+async def test_a_server_stays_in_silence_when_its_client_is_gone(stage: Stage) -> None:
+    stage.proxy.add(Fault("/endless", after_events=1, stays="server"))
+    async with asking(stage, "GET", "/endless?length=99") as connection:
+        await connection.read_head()
+        assert await read_on(connection) == b"data: 1\n\n"
+    assert await answers(stage)
+    assert not stage.left.is_set()
+
+
+async def test_bytes_vanish_in_both_directions(stage: Stage) -> None:
+    stage.proxy.add(Fault("/endless", after_events=1, stays="both"))
+    async with asking(stage, "GET", "/endless?length=99") as connection:
+        await connection.read_head()
+        assert await connection.next_chunk() == b"data: 1\n\n"
+        await connection.send_request("GET", "/echo")
+        assert await is_silent(stage, connection)
+    assert await answers(stage)
+    assert stage.proxy.to("/echo") == []
+    assert not stage.left.is_set()
+
+
+async def answers(stage: Stage) -> bool:
+    """Return whether a request is answered; what was to happen before it has happened then."""
+    async with asking(stage, "GET", "/whole") as connection:
+        await connection.read_head()
+        return await connection.read_body() == WHOLE
+
+
+async def is_silent(stage: Stage, connection: RawConnection) -> bool:
+    """Return whether nothing comes on a connection, not its end either."""
+    return await answers(stage) and connection.is_silent
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_so_many_connections_are_refused(stage: Stage, count: int) -> None:
+    stage.proxy.refusals = count
+    waiting = asyncio.create_task(stage.proxy.until_connections(count + 1))
+    for _ in range(count):
+        async with await RawConnection.open(stage.proxy.port) as connection:
+            assert await connection.closed_by_server()
+    async with asking(stage, "GET", "/echo") as connection:
+        assert (await connection.read_head())[0] == 200
+    await waiting
+    assert stage.proxy.connections == count + 1
+    assert len(stage.proxy.requests) == 1
+
+
+async def test_a_proxy_that_is_closed_keeps_its_port_and_its_connections(stage: Stage) -> None:
+    async with asking(stage, "GET", "/endless") as connection:
+        await connection.read_head()
+        async with stage.proxy.closed():
+            with pytest.raises(ConnectionRefusedError):
+                await RawConnection.open(stage.proxy.port)
+            assert await connection.next_chunk() == b"data: 1\n\n"
+        async with asking(stage, "GET", "/echo") as another:
+            assert (await another.read_head())[0] == 200
 
 
 async def test_a_stalled_response_that_nobody_waits_for_is_left(stage: Stage) -> None:
