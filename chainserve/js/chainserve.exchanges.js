@@ -143,7 +143,9 @@ export class Exchanges {
         isOver = yield* read(connection, retries, this.#options.maxEventBytes);
       }
     } catch (error) {
-      if (error !== LEFT) throw error;
+      if (error === LEFT) return;
+      if (call.run.status === "running" && !call.signal.aborted) call.run.status = "lost";
+      throw error;
     } finally {
       call.close();
     }
@@ -313,8 +315,8 @@ export class Exchanges {
   async #cancel({ run: { runId }, key, isResumable }, endpoint) {
     if (!isResumable) return; // It ends with its connection.
     const byKey = runId === null && { endpoint, idempotency_key: key };
-    const url = this.#below(byKey ? "runs/cancel" : `runs/${runId}/cancel`);
     await within(CANCEL_TIMEOUT_MS, async (signal) => {
+      const url = this.#below(`${byKey ? "runs" : pathOf(runId)}/cancel`);
       const body = byKey ? JSON.stringify(byKey) : undefined;
       const own = { prefer: "wait=0", ...(body && { "content-type": "application/json" }) };
       const headers = await this.#headers(own);
@@ -330,6 +332,16 @@ export class Exchanges {
     url.pathname += path;
     return url;
   }
+}
+
+/**
+ * Returns the path of a run below its chain's.
+ *
+ * @param {string | null} runId
+ */
+export function pathOf(runId) {
+  if (!runId || /^\.{1,2}$/.test(runId)) throw new TypeError(`${runId} is no id of a run.`);
+  return `runs/${encodeURIComponent(runId)}`;
 }
 
 /**

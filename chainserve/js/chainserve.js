@@ -8,7 +8,7 @@
 
 import { noteOutputs } from "./chainserve.answers.js";
 import { RemoteRun, sleep } from "./chainserve.calls.js";
-import { Exchanges } from "./chainserve.exchanges.js";
+import { Exchanges, pathOf } from "./chainserve.exchanges.js";
 import { RemoteStream } from "./chainserve.streams.js";
 
 export { RemoteRun, RemoteStream };
@@ -306,11 +306,6 @@ function baseOf(url) {
   base.hash = "";
   if (!base.pathname.endsWith("/")) base.pathname += "/";
   return base;
-}
-
-/** @param {string} runId */
-function pathOf(runId) {
-  return `runs/${encodeURIComponent(runId)}`;
 }
 
 /** @param {Steps} steps */
