@@ -271,7 +271,7 @@ async def test_steps_are_read_whole_too(verb: str) -> None:
 async def test_a_connection_that_stalls_is_given_up_and_the_stream_is_read_whole() -> None:
     async with staged(streaming(*TOKENS)) as stage:
         stage.proxy.add(Fault("/stream", after_events=5, stalls=True))
-        told = await stage.play("ask", client={"timeout": 500})
+        told = await stage.play("ask", client={"timeout": 2000})
 
     assert told["chunks"] == TOKENS
     assert stage.requested() == ["stream", "stream"]
@@ -281,7 +281,7 @@ async def test_a_server_that_says_nothing_a_second_time_is_given_up() -> None:
     async with staged(streaming(*TOKENS)) as stage:
         for after in (5, 0):
             stage.proxy.add(Fault("/stream", after_events=after, stalls=True))
-        told = await stage.play("ask", client={"timeout": 500})
+        told = await stage.play("ask", client={"timeout": 2000})
 
     assert told["error"]["name"] == "StreamInterruptedError"
     assert told["error"]["cause"]["code"] == "timeout"
@@ -433,7 +433,7 @@ async def test_an_answer_that_is_no_longer_wanted_is_cancelled_by_its_key() -> N
 async def test_an_answer_that_does_not_come_in_time_is_an_error_and_cancelled() -> None:
     chain = CountingChain()
     async with staged(chain) as stage:
-        told = await stage.play("ask", verb="invoke", client={"timeout": 300})
+        told = await stage.play("ask", verb="invoke", client={"timeout": 1000})
 
     assert told["error"]["code"] == "timeout"
     assert stage.requested() == ["invoke", "runs/cancel"]
