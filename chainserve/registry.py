@@ -32,8 +32,21 @@ from chainserve.errors import ConfigurationError, DiscoveryError
 from chainserve.serialization import Serializer
 from chainserve.types import DisconnectMode, PlaygroundType
 
-SERVER_ROUTES = ("chains", "docs", "redoc", "openapi.json", "livez", "readyz", "metrics")
+SERVER_ROUTES = (
+    "chains",
+    "docs",
+    "redoc",
+    "openapi.json",
+    "livez",
+    "readyz",
+    "metrics",
+    "playground.css",
+    "chainserve.js",
+)
 """First segments of paths that belong to the server itself."""
+
+_CLIENT_PREFIX = "chainserve."
+"""How the names of the modules start that `chainserve.js` imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +157,7 @@ def conflicts(declared: Iterable[tuple[str, Chain]]) -> Iterator[Diagnostic]:
             yield Diagnostic(file, f"uses the path {path}, as does {first_at[path]}.", mend)
         first_at.setdefault(path, file)
         segment = chain.path.strip("/").partition("/")[0]
-        if segment in SERVER_ROUTES:
+        if segment in SERVER_ROUTES or segment.startswith(_CLIENT_PREFIX):
             mend = "Choose another path."
             yield Diagnostic(file, f"its path {path} shadows the server's /{segment}.", mend)
 

@@ -1,5 +1,6 @@
 """What people install: the wheel, the lock files, the image, and what `make` says."""
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from chainserve.version import __version__
 from tests._dockerfile import Replay, Stage
 from tests._system import require_program
 
@@ -111,10 +113,21 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
     files = (path for path in (ROOT / "chainserve").rglob("*") if path.is_file())
     package = {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
-    assert "chainserve/py.typed" in package
+    assert {"chainserve/py.typed", "chainserve/js/chainserve.js"} <= package
     assert {name for name in names if name.startswith("chainserve/")} == package
     assert {name.split("/")[0].split("-")[0] for name in names} == {"chainserve"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_npm_would_publish_the_client_with_the_version_of_the_server(tmp_path: Path) -> None:
+    npm = require_program("npm", package="npm")
+    folder = ROOT / "chainserve" / "js"
+    command = [npm, "pack", "--dry-run", "--json", "--offline", f"--cache={tmp_path}", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    [packed] = json.loads(done.stdout)
+
+    assert (packed["name"], packed["version"]) == ("chainserve", __version__)
+    assert {file["path"] for file in packed["files"]} == {path.name for path in folder.iterdir()}
 
 
 def test_the_wheel_brings_the_command(wheel: Path) -> None:

@@ -15,6 +15,7 @@ from tests._chains import echo
 pytestmark = pytest.mark.anyio
 
 FILES = Path(chainserve.__file__).parent / "playground"
+CLIENT = FILES.parent / "js"
 PAGE = "/chain/playground/"
 SERVED = [PAGE, f"{PAGE}playground.js", f"{PAGE}playground.css", f"{PAGE}chain.json"]
 CONTENT_SECURITY_POLICY = (
@@ -74,7 +75,7 @@ def test_examples_that_are_not_json_data_are_refused_at_once() -> None:
         echo_app(examples=[object()])
 
 
-@pytest.mark.parametrize("path", [*SERVED, "/", "/playground.css"])
+@pytest.mark.parametrize("path", [*SERVED, "/", "/playground.css", "/chainserve.js"])
 async def test_pages_are_kept_harmless_and_checked_for_changes(path: str) -> None:
     app = create_app([Chain(path="/chain", runnable=echo())])
     headers = (await request(app, "GET", path)).headers
@@ -157,7 +158,27 @@ async def test_the_playground_is_no_part_of_the_openapi_document() -> None:
     paths = (await request(app, "GET", "/openapi.json")).json()["paths"]
 
     assert "/chain/stream" in paths
-    assert not [path for path in paths if "playground" in path]
+    assert not [path for path in paths if "playground" in path or "chainserve" in path]
+
+
+async def test_the_client_is_served_with_all_that_it_imports() -> None:
+    app = create_app([Chain(path="/chain", runnable=echo())])
+    modules, unread = dict[str, bytes](), ["chainserve.js"]
+    while unread:
+        name = unread.pop()
+        response = await request(app, "GET", f"/{name}")
+        assert (response.status, response.body) == (200, (CLIENT / name).read_bytes())
+        assert response.headers["content-type"] == "text/javascript; charset=utf-8"
+        modules[name] = response.body
+        unread += {*re.findall(r'from "\./([^"]+)"', response.text)} - modules.keys()
+
+    assert modules.keys() == {path.name for path in CLIENT.glob("*.js")}
+    for other in ("package.json", "chainserve.", "chainserve.md", "chainserve.Events.js"):
+        assert (await request(app, "GET", f"/{other}")).status == 404
+
+
+async def test_with_add_routes_alone_the_client_is_not_served() -> None:
+    assert (await request(echo_app(), "GET", "/chainserve.js")).status == 404
 
 
 def test_the_pages_name_only_files_beside_them_and_hold_no_code() -> None:

@@ -306,7 +306,7 @@ def test_three_chains_at_one_path_are_told_twice(write: Write) -> None:
     assert [line[:5] for line in complaints(folder)] == ["b.py:", "c.py:"]
 
 
-@pytest.mark.parametrize("segment", SERVER_ROUTES)
+@pytest.mark.parametrize("segment", [*SERVER_ROUTES, "chainserve.events.js"])
 @pytest.mark.parametrize("path", ["/{}", "/{}/", "/{}/more"])
 def test_a_chain_in_the_place_of_a_server_route_is_told(
     write: Write, segment: str, path: str

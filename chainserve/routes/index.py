@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from chainserve.chain import Chain
 from chainserve.demo import OFFLINE_MODEL_NAME
 from chainserve.registry import streams
-from chainserve.routes.pages import Page, playground_file
+from chainserve.routes.pages import Page, client_files, playground_file
 from chainserve.types import ENDPOINT_NAMES, PlaygroundType
 
 
@@ -37,7 +38,7 @@ class Health(BaseModel):
 
 
 def index_routes(chains: Sequence[Chain]) -> APIRouter:
-    """Return the routes `/`, `/chains`, `/livez` and `/readyz`."""
+    """Return the routes `/`, `/chains`, `/livez`, `/readyz`, and those of the files for pages."""
     router = APIRouter(tags=["server"])
     descriptions = [describe(chain) for chain in chains]
 
@@ -67,6 +68,16 @@ def index_routes(chains: Sequence[Chain]) -> APIRouter:
     async def style(request: Request) -> Response:
         """Answer what the front page looks like."""
         return playground_file("playground.css").answer(request)
+
+    modules = client_files()
+
+    @router.get("/chainserve.{rest}", include_in_schema=False)
+    async def client(request: Request) -> Response:
+        """Answer a module of the client for JavaScript."""
+        module = modules.get(f"chainserve.{request.path_params['rest']}")
+        if module is None:
+            raise HTTPException(404)
+        return module.answer(request)
 
     return router
 

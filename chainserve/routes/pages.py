@@ -51,8 +51,18 @@ class Page:
         return any(tag in (self.etag, "*") for tag in tags)
 
 
-@cache
 def playground_file(name: str) -> Page:
-    """Return one of the playground's files; read once, whatever number of chains there is."""
-    body = (files("chainserve") / "playground" / name).read_bytes()
-    return Page.of(body, name.rpartition(".")[2])
+    """Return one of the playground's files."""
+    return _file(f"playground/{name}")
+
+
+def client_files() -> dict[str, Page]:
+    """Return the modules of the client for JavaScript, by their names."""
+    names = sorted(file.name for file in (files("chainserve") / "js").iterdir())
+    return {name: _file(f"js/{name}") for name in names if name.endswith(".js")}
+
+
+@cache
+def _file(path: str) -> Page:
+    """Return a file of the package; read once, whatever number of chains there is."""
+    return Page.of((files("chainserve") / path).read_bytes(), path.rpartition(".")[2])
