@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from chainserve.errors import RunNotFoundError
 from chainserve.problems import problem_response
 from tests._chains import streaming
-from tests._node import run_node
+from tests._js import run_node
 from tests._processes import free_port
 from tests._runs import UNKNOWN_RUN
 from tests._server import serve

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser
 
 from chainserve.routes.pages import client_files
-from tests._node import run_node
+from tests._js import run_node
 from tests._processes import ServerProcess
 
 ROOT = Path(__file__).parent.parent

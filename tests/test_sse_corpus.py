@@ -33,6 +33,7 @@ _OTHER_LINE_ENDS = {
 
 DEFECTS: dict[str, dict[str, str]] = {
     "chainserve": {},
+    "chainserve.js": {},
     "the tests' parser": {},
     "httpx-sse": {**_NO_DATA_IS_TOLD, **_MARK_IS_TEXT},
     "langserve": {**_NO_DATA_IS_TOLD, **_MARK_IS_TEXT, **_OTHER_LINE_ENDS},
@@ -85,7 +86,7 @@ def test_a_parser_in_python_differs_from_the_standard_where_it_is_known_to(reade
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("parser", ["eventsource-parser", "fetch-event-source"])
+@pytest.mark.parametrize("parser", ["chainserve.js", "eventsource-parser", "fetch-event-source"])
 def test_a_parser_in_node_differs_from_the_standard_where_it_is_known_to(
     node: str, parser: str
 ) -> None:
@@ -117,8 +118,9 @@ HOSTILE_PIECES = [list(piecings(stream))[seed % 4] for seed, stream in enumerate
 
 
 @pytest.mark.network
-def test_eventsource_parser_reads_hostile_streams_as_ours_does(node: str) -> None:
-    read = in_node(node, "eventsource-parser", HOSTILE_PIECES)
+@pytest.mark.parametrize("parser", ["chainserve.js", "eventsource-parser"])
+def test_a_parser_in_node_reads_hostile_streams_as_ours_does(node: str, parser: str) -> None:
+    read = in_node(node, parser, HOSTILE_PIECES)
 
     assert read == [by_chainserve([stream]) for stream in HOSTILE]
 

@@ -1,10 +1,17 @@
 // Prints the events that a parser finds in streams: `node parse.mjs PARSER`. On stdin JSON, each
 // stream a list of pieces in Base64; on stdout JSON, each event as its name, its data and the last id.
+import { EventParser } from "../../chainserve/js/chainserve.js";
 import { createParser } from "eventsource-parser";
 import { getLines, getMessages } from "@microsoft/fetch-event-source/lib/cjs/parse.js";
 import { text } from "node:stream/consumers";
 
 const parsers = {
+  "chainserve.js": (pieces) => {
+    const parser = new EventParser();
+    const events = pieces.flatMap((piece) => parser.feed(piece));
+    const told = events.filter(({ data }) => data !== null);  // It tells of LangServe's end, too.
+    return told.map(({ event, data, lastEventId }) => [event, data, lastEventId]);
+  },
   "eventsource-parser": (pieces) => {
     const events = [];
     let last = "";
