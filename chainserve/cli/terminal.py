@@ -1,0 +1,117 @@
+"""What is said on standard output and standard error, and what is erased there again."""
+
+import io
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Self, TextIO
+
+_TICK = 1.0
+"""Seconds between two looks at how long has been waited."""
+
+
+def write_anything(*streams: TextIO) -> None:
+    """Have characters that an encoding lacks replaced, for no answer is worth a crash."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def tell(message: str) -> None:
+    """Say something on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class TextOutput:
+    """Writes a text in pieces, each at once, and ends it with exactly one line break.
+
+    Line breaks at the end of a piece are held back until it is known that more follows.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held = ""
+        self._is_in_line = False
+
+    def write(self, text: str) -> None:
+        """Write the next piece of the text."""
+        if not text:
+            return
+        shown = text.rstrip("\n")
+        if shown:
+            self._put(self._held + shown)
+            self._held = ""
+            self._is_in_line = True
+        self._held += text[len(shown) :]
+
+    def write_line(self, line: str) -> None:
+        """Write a line of its own."""
+        self.end()
+        self._put(f"{line}\n")
+
+    def end(self) -> None:
+        """End the text, if there is one; what follows begins a line."""
+        if self._is_in_line:
+            self._put("\n")
+        self._held, self._is_in_line = "", False
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class Waiting:
+    """Says on a terminal how long has been waited, until there is something better to show.
+
+    Args:
+        stream: Where it is said; nowhere, if it is no terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._notice = "waiting…"
+        self._is_shown = False
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._stream.isatty():
+            threading.Thread(target=self._count, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.erase()
+        self._over.set()
+
+    def erase(self) -> None:
+        """Take away what is shown, and count anew from now on."""
+        with self._lock:
+            self._began = time.monotonic()
+            self._notice = "waiting…"
+            if self._is_shown:
+                self._put("\r\x1b[K")
+                self._is_shown = False
+
+    def notice(self, text: str) -> None:
+        """Say what is waited for, until something is shown."""
+        with self._lock:
+            self._notice = text
+
+    def _count(self) -> None:
+        while not self._over.wait(_TICK):
+            with self._lock:
+                seconds = int(time.monotonic() - self._began)
+                if seconds and not self._over.is_set():
+                    self._put(f"\r\x1b[K{self._notice} {seconds} s")
+                    self._is_shown = True
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
