@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from chainserve.cli.exits import CANCELLED, DONE, CommandError
 from chainserve.cli.terminal import tell, write_anything
@@ -47,6 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.when_unread)
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Takes options between arguments, too: `call assistant --json "Why?"`."""
+
+    _is_intermixed = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse what there is; argparse does it in two passes, for each of which it comes here."""
+        if self._is_intermixed:
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
+
+
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser of the commands that knows the options of the one that is asked for."""
     parser = argparse.ArgumentParser(
@@ -56,7 +75,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chainserve {__version__}")
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", dest="name", required=True
+        title="commands",
+        metavar="COMMAND",
+        dest="name",
+        required=True,
+        parser_class=_CommandParser,
     )
     for name, summary in COMMANDS.items():
         command = commands.add_parser(

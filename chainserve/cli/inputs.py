@@ -121,4 +121,5 @@ def _is_list_of_messages(part: Schema, schema: Schema) -> bool:
 def _is_human(item: Schema, schema: Schema) -> bool:
     fields = item.get("properties", {})
     kind = _resolved(fields.get("type"), schema)
-    return "content" in fields and "human" in (kind.get("const"), kind.get("default"))
+    kinds = (kind.get("const"), kind.get("default"), *kind.get("enum", ()))
+    return "content" in fields and "human" in kinds

@@ -28,7 +28,7 @@ _EPILOG = exit_codes(
 )
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_RESERVED = frozenset({"chains", "docs", "redoc", "livez", "readyz", "metrics"})
+RESERVED = frozenset({"chains", "docs", "redoc", "livez", "readyz", "metrics"})
 """Paths that belong to the server."""
 
 _CHAIN = '''\
@@ -134,7 +134,7 @@ def _new(options: argparse.Namespace) -> int:
 
 def _why_refused(name: str) -> str | None:
     """Return why a chain cannot have a name, and one that it can have where there is one."""
-    if name in _RESERVED:
+    if name in RESERVED:
         return f"/{name} belongs to the server itself. Choose another name."
     if keyword.iskeyword(name):
         return f"{name!r} is a word of Python's. Choose another name."

@@ -1,7 +1,7 @@
 """`chainserve serve --reload`: a server that is started again whenever a file changes.
 
-uvicorn's own reloader waits for the streams that are open, and then for all imports. Here streams
-are ended at once, and the next server is a process that has imported all but the project's own modules.
+uvicorn's own reloader waits until all is imported, and sees no new files. Here the next server is a
+process that waits already, with everything imported but the project's own modules.
 """
 
 import multiprocessing
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ class _Worker:
         self._orders, theirs = context.Pipe()
         self._is_known_dead = False
         self._process = context.Process(target=_work, args=(theirs, listener, target, modules))
-        with _interrupts_ignored():
+        with _interrupts_held():
             self._process.start()
         theirs.close()
 
@@ -168,16 +169,21 @@ def _work(*arguments: Any) -> None:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Have a process that is started here take no notice of Ctrl-C until it serves.
+def _interrupts_held() -> Iterator[None]:
+    """Have a process that is started here take no notice of Ctrl-C until it says so.
 
-    A terminal sends it to all of them, and while they import they could but show a traceback.
+    A terminal sends it to all of them, and while they import they could but show a traceback. One
+    that comes meanwhile reaches this process afterwards.
     """
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "pthread_sigmask"):  # On Windows.
+        yield
+        return
+    resource_tracker.ensure_running()  # Which takes signals out of the mask when it starts.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _relative(path: str) -> str:

@@ -2,14 +2,14 @@
 
 import os
 import socket
-import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import uvicorn
 
 from chainserve.cli.exits import DONE, FAILED, CommandError
-from chainserve.cli.target import Application, Folder, Loaded, ServedChain
+from chainserve.cli.target import Application, Folder, ServedChain
 from chainserve.errors import ConfigurationError
 from chainserve.settings import Settings, read_settings
 from chainserve.version import __version__
@@ -80,22 +80,20 @@ def announcement(
 
 def serve_here(target: Folder | Application, settings: Settings) -> int:
     """Serve a target in this process until a signal stops it, and return the exit code."""
-    listener = listen(settings.host, settings.port)
-    try:
-        loaded = target.load()
-    except ConfigurationError as error:
-        raise CommandError(str(error)) from None
-    said = announcement(str(target), loaded.chains, listener, reloads=False)
-    grace = max(1, round(settings.shutdown_grace_period))
-    server = AnnouncingServer(
-        server_config(loaded.app, settings, grace), lambda: print(said, flush=True)
-    )
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        return DONE
-    except SystemExit:  # The application's start-up failed, and uvicorn has said how.
-        return FAILED
+    with closing(listen(settings.host, settings.port)) as listener:
+        try:
+            loaded = target.load()
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
+        said = announcement(str(target), loaded.chains, listener, reloads=False)
+        config = server_config(loaded.app, settings, max(1, round(settings.shutdown_grace_period)))
+        server = AnnouncingServer(config, lambda: print(said, flush=True))
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            return DONE
+        except SystemExit:  # The application's start-up failed, and uvicorn has said how.
+            return FAILED
     return DONE
 
 

@@ -163,8 +163,9 @@ def _import_file(path: Path) -> ModuleType:
 
 def _hint(module: Any) -> str:
     """Return what was probably meant: applications by their class, else a name that is near."""
-    apps = [name for name, value in vars(module).items() if hasattr(value, "add_api_route")]
-    near = apps or get_close_matches("app", vars(module), n=1)
+    names = vars(module)
+    apps = [name for name in names if "openapi_url" in getattr(names[name], "__dict__", {})]
+    near = apps or get_close_matches("app", names, n=1)
     return f" Did you mean {', '.join(near)}?" if near else ""
 
 

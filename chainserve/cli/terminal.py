@@ -40,9 +40,9 @@ class TextOutput:
             return
         shown = text.rstrip("\n")
         if shown:
+            self._is_in_line = True  # Before it is: Ctrl-C may come as soon as it is seen.
             self._put(self._held + shown)
             self._held = ""
-            self._is_in_line = True
         self._held += text[len(shown) :]
 
     def write_line(self, line: str) -> None:
@@ -72,8 +72,7 @@ class Waiting:
         self._stream = stream
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._notice = "waiting…"
-        self._is_shown = False
+        self._shown = ""
         self._began = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -87,31 +86,29 @@ class Waiting:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.erase()
-        self._over.set()
+        self.stop()
 
     def erase(self) -> None:
         """Take away what is shown, and count anew from now on."""
         with self._lock:
             self._began = time.monotonic()
-            self._notice = "waiting…"
-            if self._is_shown:
-                self._put("\r\x1b[K")
-                self._is_shown = False
+            self._show("")
 
-    def notice(self, text: str) -> None:
-        """Say what is waited for, until something is shown."""
-        with self._lock:
-            self._notice = text
+    def stop(self) -> None:
+        """Take away what is shown, for good."""
+        self._over.set()
+        self.erase()
 
     def _count(self) -> None:
         while not self._over.wait(_TICK):
             with self._lock:
                 seconds = int(time.monotonic() - self._began)
                 if seconds and not self._over.is_set():
-                    self._put(f"\r\x1b[K{self._notice} {seconds} s")
-                    self._is_shown = True
+                    self._show(f"waiting… {seconds} s")
 
-    def _put(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+    def _show(self, text: str) -> None:
+        """Write over what is shown; blanks erase it on every terminal."""
+        if text or self._shown:
+            self._stream.write(f"\r{' ' * len(self._shown)}\r{text}")
+            self._stream.flush()
+        self._shown = text

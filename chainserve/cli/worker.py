@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -71,6 +72,12 @@ def work(
         orders.recv()
     except EOFError:
         return
+    _take_interrupts()
+    with suppress(KeyboardInterrupt):
+        _serve(orders, listener, target)
+
+
+def _serve(orders: Connection, listener: socket.socket, target: Folder | Application) -> None:
     # A module that changes twice within a second would be taken for what was compiled before.
     sys.dont_write_bytecode = True
     loaded, failure = _load(target)
@@ -80,8 +87,15 @@ def work(
     report = Report([*loaded.chains], failure, _installed_modules())
     server = AnnouncingServer(config, lambda: _report(orders, report))
     threading.Thread(target=_end_without_orders, args=(orders, server), daemon=True).start()
-    with suppress(KeyboardInterrupt):
-        server.run(sockets=[listener])
+    server.run(sockets=[listener])
+
+
+def _take_interrupts() -> None:
+    """Take notice of Ctrl-C again, for which this process was started deaf; forget earlier ones."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _load(target: Folder | Application) -> tuple[Loaded, str | None]:
