@@ -38,8 +38,7 @@ break; any other chunk is a line of JSON. Ctrl-C cancels the run on the server.
 
 examples:
   chainserve call assistant "Why is the sky blue?"
-  chainserve call chat '{"messages": [{"role": "user", "content": "Hello"}]}'
-  chainserve call coder - < task.txt
+  chainserve call chat - < messages.json
   chainserve call http://127.0.0.1:8000/assistant "Why?" --json
   chainserve call assistant --run-id 1b4e28ba-2fa1-41d2-883f-0016d3cca427
 """

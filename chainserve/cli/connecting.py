@@ -29,11 +29,11 @@ def add_header_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says what is sent beside a request."""
     parser.add_argument(
         "--header",
-        metavar="'NAME: VALUE'",
+        metavar="NAME: VALUE",
         action="append",
         type=_header,
         default=[],
-        help="a header to send, such as 'Authorization: Bearer …'; may be repeated",
+        help='a header to send, such as "Authorization: Bearer …"; may be repeated',
     )
 
 
@@ -57,7 +57,7 @@ def server_url(options: argparse.Namespace) -> str:
     """
     port = os.environ.get("CHAINSERVE_PORT") or os.environ.get("PORT") or "8000"
     told = options.url or os.environ.get("CHAINSERVE_URL") or f"http://127.0.0.1:{port}"
-    return _checked(told).rstrip("/")
+    return checked_url(told).rstrip("/")
 
 
 def chain_url(options: argparse.Namespace, place: str) -> str:
@@ -67,14 +67,19 @@ def chain_url(options: argparse.Namespace, place: str) -> str:
         CommandError: It is no URL.
     """
     if is_url(place):
-        return _checked(place).rstrip("/")
+        return checked_url(place).rstrip("/")
     if "://" in place:
         raise CommandError(f"{place!r} is no URL of a chain: it begins with http.", BAD_USAGE)
     path = place.replace("\\", "/").strip("/")
     return f"{server_url(options)}/{path}".rstrip("/")
 
 
-def _checked(url: str) -> str:
+def checked_url(url: str) -> str:
+    """Return a URL of a server as it is.
+
+    Raises:
+        CommandError: It is none.
+    """
     with suppress(ValueError):
         parts = urlsplit(url)
         if is_url(url) and parts.hostname and parts.port != 0:
@@ -100,9 +105,13 @@ def get_json(url: str, options: argparse.Namespace) -> Any:
         answer = response.json()
     except (JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise CommandError(not_such_a_server(shown_url(url), response.text), UNREACHABLE) from None
-    if response.status_code != 200:
-        raise CommandError(_refusal(shown_url(url), response.status_code, answer), FAILED)
-    return answer
+    if response.status_code == 200:
+        return answer
+    # A problem document, or LangServe's JSON; whoever has another form is neither.
+    members = answer if isinstance(answer, Mapping) else {}
+    if (message := members.get("message") or members.get("detail")) is None:
+        raise CommandError(not_such_a_server(shown_url(url), response.text), UNREACHABLE)
+    raise CommandError(f"{response.status_code} for {shown_url(url)}: {message}", FAILED)
 
 
 def unreachable(url: str, error: Exception) -> CommandError:
@@ -121,10 +130,3 @@ def not_such_a_server(url: str, answer: str) -> str:
     """Return what is said of a server that answers something else."""
     shown = " ".join(answer[:_MAX_SHOWN].split())
     return f"{url} answered what no chainserve answers. Is it the right URL? {shown}".rstrip()
-
-
-def _refusal(url: str, status: int, answer: Any) -> str:
-    """Return what a server's problem document, or LangServe's JSON, says."""
-    members = answer if isinstance(answer, Mapping) else {}
-    message = members.get("message") or members.get("detail") or answer
-    return f"{status} for {url}: {message}"

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chainserve.cli.connecting import add_header_option, get_json, is_url, not_such_a_server
+from chainserve.cli.connecting import (
+    add_header_option,
+    checked_url,
+    get_json,
+    is_url,
+    not_such_a_server,
+)
 from chainserve.cli.exits import (
     BAD_USAGE,
     DONE,
@@ -49,7 +55,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET | URL",
         nargs="?",
         default="chains",
-        help="a folder of chains, or the URL of a server (default: %(default)s)",
+        help="a folder of chains, or the URL of a server (default: chains)",
     )
     parser.add_argument("--json", action="store_true", help="write what GET /chains answers")
     add_header_option(parser)
@@ -59,7 +65,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     if is_url(options.target):
         require("client")
-        chains = _served(options.target.rstrip("/"), options)
+        chains = _served(checked_url(options.target).rstrip("/"), options)
     else:
         require("server")
         chains = _declared(options.target)

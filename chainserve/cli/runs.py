@@ -93,8 +93,8 @@ def _list(runs: list[Mapping[str, Any]]) -> None:
     for run in runs:
         error = run.get("error") or {}
         why = f"  {error.get('code', '')}: {error.get('message', '')}" if error else ""
-        age = _age(run["created_at"])
-        print(f"{run['run_id']}  {run['status']:9}  {run['mode']:13}  {age:>5}{why}")
+        ago = age(run["created_at"])
+        print(f"{run['run_id']}  {run['status']:9}  {run['mode']:13}  {ago:>6}{why}")
 
 
 def _show(run: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ def _text(output: Any) -> str:
     return content if isinstance(content, str) else json.dumps(output, indent=2)
 
 
-def _age(created_at: str) -> str:
+def age(created_at: str) -> str:
     """Return how long ago a time was, in the largest unit that it has."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds()
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):

@@ -16,7 +16,7 @@ examples:
   chainserve serve
   chainserve serve my/chains --host 0.0.0.0 --port 9000
   chainserve serve server:app --reload
-  chainserve serve --reload --reload-include 'prompts/*.md'
+  chainserve serve --reload --reload-include "prompts/*.md"
 """
 _EPILOG = f"""\
 with --reload:
@@ -53,7 +53,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         metavar="TARGET",
         nargs="?",
         default="chains",
-        help="a folder of chains, module:app or file.py:app (default: %(default)s)",
+        help="a folder of chains, module:app or file.py:app (default: chains)",
     )
     parser.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument(
