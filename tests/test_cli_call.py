@@ -1,6 +1,5 @@
 """`chainserve call`: an answer as it comes, its end as an exit code, and Ctrl-C."""
 
-import http.server
 import io
 import json
 import os
@@ -9,16 +8,16 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from chainserve.cli import main
 from tests._bridge import WAIT_SECONDS
 from tests._command import ENVIRONMENT, Done, run, serve
+from tests._elsewhere import elsewhere as elsewhere
 from tests._processes import HOST, ROOT, ask, asking, free_port
 
 APPLICATION = """\
@@ -112,55 +111,6 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     process = serve(folder, "app:app")
     yield process.port()
     process.close()
-
-
-class Elsewhere(http.server.BaseHTTPRequestHandler):
-    """Answers what no chain's server answers, or half of a stream."""
-
-    bodies: ClassVar[dict[str, tuple[int, str, bytes]]] = {
-        "/page/stream": (200, "text/html", b"<h1>Welcome</h1>"),
-        "/missing/stream": (404, "text/html", b"<h1>Not here</h1>"),
-        "/old/stream": (
-            404,
-            "application/json",
-            b'{"detail": "Not Found"}',
-        ),
-        "/cut/stream": (
-            200,
-            "text/event-stream",
-            b'event: metadata\r\ndata: {"run_id": "a"}\r\n\r\nevent: data\r\ndata: "half"\r\n\r\n',
-        ),
-        "/done/stream": (
-            200,
-            "text/event-stream",
-            b'event: data\r\ndata: "all"\r\n\r\nevent: end\r\n\r\n',
-        ),
-        "/input_schema": (200, "text/html", b"<h1>No schema</h1>"),
-    }
-
-    def do_GET(self) -> None:
-        self.do_POST()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        status, kind, body = self.bodies.get(self.path, (404, "application/json", b"{}"))
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer((HOST, 0), Elsewhere) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{HOST}:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

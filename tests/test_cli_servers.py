@@ -12,8 +12,8 @@ import pytest
 from chainserve.cli import main
 from chainserve.cli.runs import age
 from tests._command import chain_module, forgotten, run, serve
+from tests._elsewhere import elsewhere as elsewhere
 from tests._processes import ROOT, ask, free_port
-from tests.test_cli_call import elsewhere as elsewhere
 
 FAILING = "lambda value: 1 / value"
 MESSAGE = "lambda value: __import__('langchain_core.messages').messages.AIMessage('An answer.')"

@@ -43,10 +43,11 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # No host has a name like some.
         listener.close()
+        reason = getattr(error, "strerror", None) or error
         raise CommandError(
-            f"Port {port} of {host} cannot be used: {error.strerror}. "
+            f"Port {port} of {host} cannot be used: {reason}. "
             "End what uses it, or choose another: --port 8001"
         ) from None
     return listener

@@ -1,5 +1,6 @@
 """A server process of `chainserve serve --reload`: it imports what takes long, and then waits."""
 
+import gc
 import importlib
 import logging
 import os
@@ -66,6 +67,7 @@ def work(
     for name in modules:
         with suppress(Exception):  # Whoever needs it will be told.
             importlib.import_module(name)
+    gc.freeze()  # The collector would look at all of it again and again while chains are mounted.
     with suppress(OSError):  # So that a debugger works in a chain; there may be no such file.
         sys.stdin = os.fdopen(0, closefd=False)
     try:
