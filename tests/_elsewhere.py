@@ -1,4 +1,4 @@
-"""A server that is no chain's, or hangs up in the middle of a stream; and a fixture that runs it."""
+"""A server that is no chain's, or hangs up within a stream, and the fixture that runs it."""
 
 import http.server
 import threading

@@ -1,5 +1,6 @@
 """`chainserve call`: an answer as it comes, its end as an exit code, and Ctrl-C."""
 
+import asyncio
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from tests._bridge import WAIT_SECONDS
 from tests._command import ENVIRONMENT, Done, run, serve
 from tests._elsewhere import elsewhere as elsewhere
 from tests._processes import HOST, ROOT, ask, asking, free_port
+from tests._proxy import Fault, proxy
 
 APPLICATION = """\
 import asyncio
@@ -87,9 +89,16 @@ async def endless(inputs):
     await asyncio.Event().wait()
 
 
+async def silent(inputs):
+    await whole(inputs)
+    await asyncio.Event().wait()
+    yield ""
+
+
 gate = Gate()
 runnables = {"say": (say, str), "answer": (answer, Question), "chat": (chat, list[AnyMessage])}
 runnables |= {"mixed": (mixed, str), "fails": (fails, str), "endless": (endless, str)}
+runnables |= {"silent": (silent, str)}
 runnables |= {"wait": (gate.wait, str), "open": (gate.open, str)}
 app = create_app(
     [
@@ -392,6 +401,50 @@ def test_ctrl_c_cancels_the_run_and_says_so(options: list[str], port: int) -> No
     assert (code, err) == (130, f"cancelled run {run_id}\n")
     with asking(port, "GET", f"/endless/runs/{run_id}") as answer:
         assert json.load(answer)["status"] == "cancelled"
+
+
+def test_ctrl_c_before_the_first_word_cancels_the_run_too(port: int) -> None:
+    with Calling(port, "silent", "x") as calling:
+        while not (runs := runs_of(port, "/silent")):
+            assert calling.process.poll() is None
+        code, out, err = calling.interrupt()
+
+    assert (code, out, err) == (130, b"", f"cancelled run {runs[0]['run_id']}\n")
+    assert [one["status"] for one in runs_of(port, "/silent")] == ["cancelled"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("options", [[], ["--json"]])
+async def test_a_stream_that_is_cut_is_read_on(options: list[str], port: int) -> None:
+    async with proxy(port) as broken:
+        for count in (3, 2):
+            broken.add(Fault("/say/stream", after_events=count))
+        done = await asyncio.to_thread(call, broken.port, "say", "Well said.", *options)
+
+    assert (done.code, done.err) == (0, "")
+    assert len(broken.to("/say/stream")) == 3
+    if options:
+        events = [json.loads(line) for line in done.out.splitlines()]
+        assert "".join(one["data"] for one in events if one["event"] == "data") == "Well said."
+        assert [one["event"] for one in events][::11] == ["metadata", "end"]
+    else:
+        assert done.out == "Well said.\n"
+
+
+@pytest.mark.anyio
+async def test_a_terminal_shows_that_it_is_asked_again(port: int) -> None:
+    leader, follower = pty.openpty()
+    async with proxy(port) as broken:
+        broken.add(Fault("/say/stream", after_events=3))
+        with Calling(broken.port, "say", "Well said.", stderr=follower) as calling:
+            os.close(follower)
+            out, _ = await asyncio.to_thread(calling.process.communicate, timeout=WAIT_SECONDS)
+    shown = os.read(leader, 10_000).decode()
+    os.close(leader)
+
+    assert out == b"Well said.\n"
+    assert "Asking again in " in shown
+    assert shown.endswith(" \r")
 
 
 def test_ctrl_c_leaves_a_run_that_was_joined(port: int) -> None:

@@ -34,7 +34,8 @@ input where that is a text. With - it is read from standard input, also without
 INPUT where that is no terminal.
 
 Text, and the text of messages, is written as it is and ends with one line
-break; any other chunk is a line of JSON. Ctrl-C cancels the run on the server.
+break; any other chunk is a line of JSON. A stream that is cut is read on where
+it was. Ctrl-C cancels the run on the server.
 
 examples:
   chainserve call assistant "Why is the sky blue?"
@@ -53,7 +54,7 @@ environment:
             FAILED: "the run failed, or the server refused it; standard error says why",
             BAD_USAGE: "bad usage, or the extra client is not installed",
             UNREACHABLE: "the server cannot be reached, or is no such server",
-            INTERRUPTED: "the stream was cut: what was written may not be all",
+            INTERRUPTED: "the stream was cut, and could not be read on to its end",
             CANCELLED: "Ctrl-C, which cancels the run; one that was joined goes on",
         }
     )

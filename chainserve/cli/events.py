@@ -1,24 +1,15 @@
-"""The events of a stream, as they come: what `chainserve call --json` writes, and `--run-id` reads.
-
-`RemoteRunnable` gives chunks; this is for who wants to see the rest of a stream as well.
-"""
+"""A chain on a server whose streams are read event by event, as `chainserve call --json` does."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from chainserve.answers import AnswerReader, Body
-from chainserve.client_errors import StreamInterruptedError
-from chainserve.client_requests import EVENT_STREAM_HEADERS, shown_url
-from chainserve.exchanges import CONNECT_TIMEOUT, SEND_TIMEOUT, STREAM_TIMEOUT
-from chainserve.remote import RemoteRun
-from chainserve.serialization import WellKnownLCSerializer
-from chainserve.transport import CUT_ERRORS, caught_as_any
-from chainserve.types import TERMINAL_EVENTS
-from chainserve.wire.parser import EventParser, ReceivedEvent
-
-_HEADERS = {**EVENT_STREAM_HEADERS, "prefer": "resumable"}
+from chainserve.calls import StreamCall
+from chainserve.client import RemoteRunnable
+from chainserve.remote_streams import StreamReader
+from chainserve.wire.parser import ReceivedEvent
 
 
 class StreamEvent(NamedTuple):
@@ -26,7 +17,7 @@ class StreamEvent(NamedTuple):
 
     Attributes:
         event: Its name.
-        data: Its data; None where it has none.
+        data: Its data; None where it has none, and a text where that is no JSON.
         id: Its id; None on the wires that have none.
     """
 
@@ -35,54 +26,60 @@ class StreamEvent(NamedTuple):
     id: str | None
 
 
-def events_of(
-    client: Any, method: str, path: str, *, timeout: float | None, json: Any = None
-) -> Iterator[StreamEvent]:
-    """Send a request, and yield the events of its stream, the terminal one among them.
+class RemoteChain(RemoteRunnable[Any, Any]):
+    """A `RemoteRunnable` that gives whole events, too: what `stream` and `join` make chunks of.
 
-    Args:
-        client: An httpx client whose base URL is that of the chain.
-        method: The request's method.
-        path: Its path below the chain's URL.
-        timeout: Seconds between two signs of life; the client's own bound when None.
-        json: Its body.
-
-    Raises:
-        RemoteStatusError: The server refused.
-        StreamInterruptedError: The stream ended without its terminal event.
-        UnexpectedAnswerError: What came is no stream of events.
+    It resumes after cuts, and cancels what it has started when it is left, just as they do.
     """
-    answers, parser, ended = AnswerReader(WellKnownLCSerializer()), EventParser(), False
-    bounds = (CONNECT_TIMEOUT, STREAM_TIMEOUT, SEND_TIMEOUT, STREAM_TIMEOUT)
-    options = {"headers": _HEADERS, "timeout": bounds if timeout is None else timeout}
-    with caught_as_any(), client.stream(method, path, json=json, **options) as response:
-        if not answers.is_stream(response):
-            answers.refuse(response, _body_of(response), RemoteRun())
-        with suppress(*CUT_ERRORS):  # The body was left unfinished, which is said below.
-            for data in response.iter_bytes():
-                for event in parser.feed(data):
-                    ended = event.event in TERMINAL_EVENTS
-                    yield _told(event)
-                if ended:
+
+    def events(self, input: Any, config: Any = None) -> Generator[StreamEvent]:
+        """Run the chain once, and yield the events of its stream up to the terminal one.
+
+        Raises:
+            RemoteError: As the class says; the run's own error after its event.
+        """
+        call = _EventCall(
+            "POST",
+            "stream",
+            self._body(input, config, {}),
+            self._new_run(),
+            self._retries(),
+            self._answers,
+            **self._options_of({}),
+        )
+        yield from self._exchanges.stream(call)
+
+    def joined_events(self, run_id: str) -> Generator[StreamEvent]:
+        """Yield the events of a run that was started before, as `events` does."""
+        path, run = f"runs/{quote(run_id, safe='')}/stream", self._new_run()
+        run.run_ids = (run_id,)
+        call = _EventCall("GET", path, b"", run, self._retries(), self._answers, repeatable=True)
+        yield from self._exchanges.stream(call)
+
+
+class _EventCall(StreamCall):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._reader = _EventReader(self._answers, self.run, self._retries)
+
+
+class _EventReader(StreamReader):
+    def feed(self, data: bytes) -> Iterator[StreamEvent]:
+        for event in self._events(data):
+            self._run.last_event_id = event.last_event_id
+            yield _told(event)
+            match event.event:
+                case "metadata":
+                    self._note(event, self._run.note_metadata)
+                case "end":
+                    self._run.status = "success"
+                    self.ended = True
                     return
-    raise StreamInterruptedError(
-        f"The stream of {shown_url(response.request.url)} ended without its terminal event: the "
-        "connection was cut, and what was read may not be all."
-    )
-
-
-def _body_of(response: Any) -> bytes:
-    """Return the body of an error, as much as came within a bound."""
-    body = Body(response)
-    with suppress(*CUT_ERRORS):
-        for data in response.iter_bytes():
-            if not body.add(data):
-                break
-    return body.content
+                case "error":
+                    raise self._failed(event)
 
 
 def _told(event: ReceivedEvent) -> StreamEvent:
-    """Return an event with its data read; what is no JSON stays a text."""
     data: Any = event.data
     if event.data is not None:
         with suppress(ValueError, RecursionError):

@@ -1,9 +1,12 @@
 """What is said on standard output and standard error, and what is erased there again."""
 
 import io
+import logging
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -61,6 +64,28 @@ class TextOutput:
         self._stream.flush()
 
 
+@contextmanager
+def telling(waiting: "Waiting") -> Iterator[None]:
+    """Have what the client logs shown: that it asks again where one waits, and warnings."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say = tell if record.levelno >= logging.WARNING else waiting.notice
+            say(record.getMessage())
+
+    logger, handler = logging.getLogger("chainserve.client"), Handler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
 class Waiting:
     """Says on a terminal how long has been waited, until there is something better to show.
 
@@ -98,6 +123,17 @@ class Waiting:
         """Take away what is shown, for good."""
         self._over.set()
         self.erase()
+
+    def notice(self, text: str) -> None:
+        """Say what is tried meanwhile: until there is output, or on a line within the text."""
+        if not self._stream.isatty():
+            return
+        with self._lock:
+            if self._over.is_set():
+                self._stream.write(f"\n{text}\n")
+                self._stream.flush()
+            else:
+                self._show(text)
 
     def _count(self) -> None:
         while not self._over.wait(_TICK):
