@@ -3,38 +3,43 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from chainserve.chain import Chain
 from chainserve.errors import (
     ChainServeError,
     ConfigurationError,
     DiscoveryError,
     RemoteError,
 )
-from chainserve.hooks import EndedRun
-from chainserve.schema import CustomUserType
-from chainserve.serialization import Serializer, WellKnownLCSerializer
 from chainserve.version import __version__
 
 if TYPE_CHECKING:
     from chainserve.api_handler import APIHandler
     from chainserve.app import create_app, run
+    from chainserve.chain import Chain
     from chainserve.client import RemoteRunnable
     from chainserve.client_errors import (
         RemoteStatusError,
         StreamInterruptedError,
         UnexpectedAnswerError,
     )
+    from chainserve.hooks import EndedRun
     from chainserve.registry import discover
+    from chainserve.schema import CustomUserType
+    from chainserve.serialization import Serializer, WellKnownLCSerializer
     from chainserve.server import add_routes, add_stream_route
     from chainserve.settings import Settings
 
 _LAZY = {
     "APIHandler": "chainserve.api_handler",
+    "Chain": "chainserve.chain",
+    "CustomUserType": "chainserve.schema",
+    "EndedRun": "chainserve.hooks",
     "RemoteRunnable": "chainserve.client",
     "RemoteStatusError": "chainserve.client_errors",
+    "Serializer": "chainserve.serialization",
     "Settings": "chainserve.settings",
     "StreamInterruptedError": "chainserve.client_errors",
     "UnexpectedAnswerError": "chainserve.client_errors",
+    "WellKnownLCSerializer": "chainserve.serialization",
     "add_routes": "chainserve.server",
     "add_stream_route": "chainserve.server",
     "create_app": "chainserve.app",
@@ -42,7 +47,9 @@ _LAZY = {
     "run": "chainserve.app",
 }
 
-_LAZY_MODULES = frozenset({"api_handler", "callbacks", "client", "server", "validation"})
+_LAZY_MODULES = frozenset(
+    {"api_handler", "callbacks", "client", "schema", "serialization", "server", "validation"}
+)
 """What `import langserve` brings with it, for `chainserve.client.RemoteRunnable` and the like."""
 
 __all__ = [
@@ -71,7 +78,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what only servers, or only clients, need when it is first asked for."""
+    """Import what a name stands for when it is first asked for: LangChain alone takes a second."""
     if name not in _LAZY and name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -15,7 +15,7 @@ from chainserve.types import DisconnectMode
 
 _PREFIX = "CHAINSERVE_"
 _PORTS = ("port", "PORT", "CHAINSERVE_PORT")
-_OTHERS = frozenset({"DEMO_PAUSE"})
+_OTHERS = frozenset({"DEMO_PAUSE", "URL"})
 """Variables of the prefix that are no settings of a server."""
 
 

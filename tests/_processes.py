@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 START_SECONDS = 30.0
 """Several start at once, on a machine that may have little to spare."""
 
-_LISTENING = re.compile(r"Uvicorn running on http://127\.0\.0\.1:(\d+)")
+_LISTENING = re.compile(r"(?:Uvicorn running on|serves .+ at) http://127\.0\.0\.1:(\d+)")
 ROOT = Path(__file__).parent.parent
 
 

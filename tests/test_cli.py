@@ -177,7 +177,7 @@ def test_no_file_ends_the_whole_run_whatever_is_in_it(
         return migrate(path, data, required)
 
     (folder / "app" / "odd.py").write_text(BEFORE)
-    monkeypatch.setattr("chainserve.cli.migrate", failing)
+    monkeypatch.setattr("chainserve.cli.migrate.migrate", failing)
 
     assert main(["migrate", "--write", "."]) == 2
     assert "app/odd.py: failed: ZeroDivisionError('odd')" in capfd.readouterr().err

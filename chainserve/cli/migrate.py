@@ -1,17 +1,15 @@
-"""The command `chainserve`."""
+"""`chainserve migrate`: shows or writes what an application of LangServe's becomes."""
 
 import argparse
 import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from chainserve.migrate import Migrated, is_looked_at, migrate, required_by
 from chainserve.migrate.files import Skipped, files_at, start_of, write_whole
-from chainserve.version import __version__
 
 DONE = 0
 WOULD_CHANGE = 1
@@ -52,42 +50,9 @@ exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command, and return its exit code.
-
-    Args:
-        arguments: What follows the command's name; those of the process when None.
-    """
-    options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except BrokenPipeError:
-        # Who read the output has seen enough, as `head` has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="chainserve",
-        description="Serve LangChain runnables over HTTP.",
-        epilog="chainserve COMMAND --help tells more of a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"chainserve {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_migrate(commands)
-    return parser
-
-
-def _add_migrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser(
-        "migrate",
-        help="change an application of LangServe's into one of chainserve's",
-        description=_MIGRATE_HELP,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def set_up(parser: argparse.ArgumentParser) -> None:
+    """Give the command its options."""
+    parser.description, parser.epilog = _MIGRATE_HELP, _EXIT_CODES
     parser.add_argument("path", metavar="PATH", help="a folder, a file, or - for standard input")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--write", action="store_true", help="write the changes; with - to stdout")
@@ -98,7 +63,7 @@ def _add_migrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="stdin.py",
         help="with -: the file's name, which says what it is (default: %(default)s)",
     )
-    parser.set_defaults(command=_migrate)
+    parser.set_defaults(command=_migrate, when_unread=FAILED)
 
 
 @dataclass

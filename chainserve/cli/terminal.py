@@ -1,0 +1,150 @@
+"""What is said on standard output and standard error, and what is erased there again."""
+
+import io
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TextIO
+
+_TICK = 1.0
+"""Seconds between two looks at how long has been waited."""
+
+
+def write_anything(*streams: TextIO) -> None:
+    """Have characters that an encoding lacks replaced, for no answer is worth a crash."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def tell(message: str) -> None:
+    """Say something on standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class TextOutput:
+    """Writes a text in pieces, each at once, and ends it with exactly one line break.
+
+    Line breaks at the end of a piece are held back until it is known that more follows.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._held = ""
+        self._is_in_line = False
+
+    def write(self, text: str) -> None:
+        """Write the next piece of the text."""
+        if not text:
+            return
+        shown = text.rstrip("\n")
+        if shown:
+            self._is_in_line = True  # Before it is: Ctrl-C may come as soon as it is seen.
+            self._put(self._held + shown)
+            self._held = ""
+        self._held += text[len(shown) :]
+
+    def write_line(self, line: str) -> None:
+        """Write a line of its own."""
+        self.end()
+        self._put(f"{line}\n")
+
+    def end(self) -> None:
+        """End the text, if there is one; what follows begins a line."""
+        if self._is_in_line:
+            self._put("\n")
+        self._held, self._is_in_line = "", False
+
+    def _put(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+@contextmanager
+def telling(waiting: "Waiting") -> Iterator[None]:
+    """Have what the client logs shown: that it asks again where one waits, and warnings."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say = tell if record.levelno >= logging.WARNING else waiting.notice
+            say(record.getMessage())
+
+    logger, handler = logging.getLogger("chainserve.client"), Handler()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class Waiting:
+    """Says on a terminal how long has been waited, until there is something better to show.
+
+    Args:
+        stream: Where it is said; nowhere, if it is no terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._shown = ""
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._stream.isatty():
+            threading.Thread(target=self._count, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def erase(self) -> None:
+        """Take away what is shown, and count anew from now on."""
+        with self._lock:
+            self._began = time.monotonic()
+            self._show("")
+
+    def stop(self) -> None:
+        """Take away what is shown, for good."""
+        self._over.set()
+        self.erase()
+
+    def notice(self, text: str) -> None:
+        """Say what is tried meanwhile: until there is output, or on a line within the text."""
+        if not self._stream.isatty():
+            return
+        with self._lock:
+            if self._over.is_set():
+                self._stream.write(f"\n{text}\n")
+                self._stream.flush()
+            else:
+                self._show(text)
+
+    def _count(self) -> None:
+        while not self._over.wait(_TICK):
+            with self._lock:
+                seconds = int(time.monotonic() - self._began)
+                if seconds and not self._over.is_set():
+                    self._show(f"waiting… {seconds} s")
+
+    def _show(self, text: str) -> None:
+        """Write over what is shown; blanks erase it on every terminal."""
+        if text or self._shown:
+            self._stream.write(f"\r{' ' * len(self._shown)}\r{text}")
+            self._stream.flush()
+        self._shown = text
