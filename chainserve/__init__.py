@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from chainserve.client import RemoteRunnable
     from chainserve.client_errors import (
         RemoteStatusError,
+        StreamGapError,
         StreamInterruptedError,
         UnexpectedAnswerError,
     )
@@ -37,6 +38,7 @@ _LAZY = {
     "RemoteStatusError": "chainserve.client_errors",
     "Serializer": "chainserve.serialization",
     "Settings": "chainserve.settings",
+    "StreamGapError": "chainserve.client_errors",
     "StreamInterruptedError": "chainserve.client_errors",
     "UnexpectedAnswerError": "chainserve.client_errors",
     "WellKnownLCSerializer": "chainserve.serialization",
@@ -65,6 +67,7 @@ __all__ = [
     "RemoteStatusError",
     "Serializer",
     "Settings",
+    "StreamGapError",
     "StreamInterruptedError",
     "UnexpectedAnswerError",
     "WellKnownLCSerializer",

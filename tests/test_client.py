@@ -569,6 +569,61 @@ async def test_where_a_redirect_leads_is_told_without_secrets(location: str, sho
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirect_to_the_same_origin_is_followed_with_all_that_was_sent(
+    status: int,
+) -> None:
+    app = FastAPI()
+    chainserve.add_routes(app, streaming("a", "b"), path="/new")
+
+    @app.post("/old/{rest:path}")
+    def moved(rest: str) -> Response:
+        return RedirectResponse(f"/new/{rest}", status)
+
+    async with serve(app) as server:
+        url, headers = f"{server.base_url}/old", {"authorization": "Bearer secret"}
+        async with RemoteRunnable[Any, Any](url, headers=headers, verify=False) as client:
+            assert await client.ainvoke(1) == "ab"
+            assert await asyncio.to_thread(client.invoke, 1) == "ab"
+            assert await both_streams(client) == [["a", "b"], ["a", "b"]]
+            assert run_of(client).last_event_id
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_nothing_follows_a_redirect_to_another_origin(verb: str, status: int) -> None:
+    """Another port is another origin, and what is sent has keys."""
+    asked: list[str] = []
+
+    def note(request: Request) -> Response:
+        asked.append(request.url.path)
+        return Response()
+
+    async with answering(note) as elsewhere:
+
+        def answer(request: Request) -> Response:
+            return RedirectResponse(f"{elsewhere.url}x", status)
+
+        async with answering(answer) as client:
+            for error in await errors_of(client, verb, 1):
+                assert error.status_code == status
+                assert f"It is at {elsewhere.url}x; redirects are" in str(error)
+    assert asked == []
+
+
+async def test_a_redirect_without_end_is_told() -> None:
+    asked: list[str] = []
+
+    def answer(request: Request) -> Response:
+        asked.append(request.url.path)
+        return RedirectResponse(f"{request.url.path}x", 307)
+
+    async with answering(answer) as client:
+        for error in await errors_of(client, "invoke", 1):
+            assert error.status_code == 307
+    assert len(asked) == 2 * 6
+
+
 @pytest.mark.parametrize("verb", ["invoke", "stream"])
 async def test_an_error_in_another_coding_is_told_without_its_body(verb: str) -> None:
     packed = {"content-encoding": "gzip, gzip"}
