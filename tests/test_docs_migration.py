@@ -434,6 +434,10 @@ HELD_BY: dict[str, list[str]] = {
         "test_callback_events.py::test_a_client_may_leave_them_out",
     ],
     "last_run": ["test_client.py::test_the_last_run_is_known_in_each_task"],
+    "start, join, wait, get_run, cancel": [
+        "test_client_runs.py::test_a_run_in_the_background_is_started_joined_and_waited_for",
+        "test_client_runs.py::test_a_run_is_cancelled_once_however_often_it_is_asked",
+    ],
 }
 
 

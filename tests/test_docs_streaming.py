@@ -94,7 +94,7 @@ def test_two_terminals_read_leave_resume_and_cancel_one_run(address: str) -> Non
     assert seen[-1].id is not None
     resumed = Terminal(address, run=run, last=seen[-1].id).start(command("Last-Event-ID: $last"))
     rest = read_events(resumed, 1)
-    ended = terminal.run(command("/cancel")).decode()
+    ended = terminal.run(command("$run/cancel")).decode()
     rest += read_rest(resumed)
     whole = read_rest(second)
 
@@ -136,6 +136,8 @@ def test_a_request_that_is_repeated_under_its_key_gets_the_same_run(address: str
 
     assert told(first) == told(second)
     assert first[-1].event == "end"
+    found = terminal.run(command("runs/cancel")).decode()
+    assert '"status":"success"' in found  # It had ended, so nothing was left to do.
 
 
 async def test_the_page_reads_its_run_to_the_end(address: str, browser: Browser) -> None:
