@@ -108,4 +108,4 @@ async def opened(browser: Browser, **options: Any) -> AsyncIterator[Tab]:
     tab.page.on("pageerror", lambda error: tab.complaints.append(str(error)))
     yield tab
     await context.close()
-    assert tab.unexpected == []
+    assert tab.unexpected == [], tab.unexpected
