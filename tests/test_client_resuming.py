@@ -29,7 +29,7 @@ TOKENS = [f"{index} \u2028\n" for index in range(28)]
 """With `metadata` and `end` they are thirty events."""
 
 SETTINGS = Settings(retry_ms=1, resume_grace=60)
-LONGEST_RESPONSE = 4600
+LONGEST_RESPONSE = 2900
 """Bytes of such a stream with its head, at most."""
 
 BLOCKS = 8
