@@ -1,13 +1,17 @@
 """`RemoteRunnable` on a network that breaks: nothing is lost, and nothing comes twice."""
 
 import asyncio
+import os
 import random
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from anyio.lowlevel import checkpoint
 from fastapi import FastAPI
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
@@ -391,6 +395,36 @@ async def test_leaving_a_server_that_does_not_answer_takes_bounded_time(
         await stream.aclose()
     assert fault.reached.is_set() or stage.server.to("/runs/cancel")
     await until_cancelled(stage)
+
+
+def sockets() -> int:
+    """Return how many sockets this process has open."""
+    folder = Path("/proc/self/fd")
+    return sum("socket:" in os.readlink(one) for one in folder.iterdir() if one.is_symlink())
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it is Linux that tells")
+@WAYS
+async def test_who_leaves_again_and_again_leaks_nothing(stage: Stage, read: Read) -> None:
+    def leave(client: RemoteRunnable[Any, Any]) -> None:
+        stream: Any = client.stream(1)
+        assert next(stream) == TOKENS[0]
+        stream.close()
+
+    async with stage.client() as client:  # What is made once, such as threads, is there now.
+        assert await read(client) == await read_sync(client) == TOKENS
+    before = sockets(), threading.active_count(), asyncio.all_tasks()
+    async with stage.client() as client:
+        if read is read_sync:
+            await asyncio.to_thread(lambda: [leave(client) for _ in range(20)])
+        for _ in range(20):
+            stream: Any = client.astream(1)
+            assert await anext(stream) == TOKENS[0]
+            await stream.aclose()
+    async with asyncio.timeout(20):
+        while sockets() > before[0]:  # The proxy closes its own when it sees ours closed.
+            await checkpoint()
+    assert (threading.active_count(), asyncio.all_tasks()) == before[1:]
 
 
 async def test_without_retries_it_is_langserves_client(stage: Stage) -> None:
