@@ -45,7 +45,7 @@ MAX_ERROR_BYTES = 2**20
 """How much of an error's body is read."""
 
 
-_STATUSES = frozenset(get_args(RunStatus))
+_STATUSES: tuple[RunStatus, ...] = get_args(RunStatus)
 
 
 class Body:
@@ -174,7 +174,10 @@ class AnswerReader:
         if isinstance(error := told.get("error"), dict):
             run.error = error
         elif "output" in told:
-            run.output, run.has_output = self._serializer.loadd(told["output"]), True
+            try:
+                run.output, run.has_output = self._serializer.loadd(told["output"]), True
+            except RecursionError:
+                raise self._unexpected(response, b"", "what is nested too deeply") from None
         return run
 
     def refuse_run(self, run: RemoteRun, url: str) -> None:

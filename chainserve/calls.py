@@ -1,7 +1,9 @@
 """One call on a server, over as many requests as it takes; nothing here is I/O."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,6 +13,7 @@ from chainserve.client_errors import (
     RemoteStatusError,
     StreamGapError,
     StreamInterruptedError,
+    UnexpectedAnswerError,
 )
 from chainserve.client_requests import EVENT_STREAM_HEADERS, shown_url
 from chainserve.remote import RemoteRun
@@ -186,8 +189,13 @@ class StreamCall(Call):
         if response.status_code == 204 and self.run.last_event_id:
             self._take_no_content(response)
             return True
-        if not self._answers.is_stream(response):
-            return False
+        try:
+            if not self._answers.is_stream(response):
+                return False
+        except UnexpectedAnswerError as error:
+            if not self._has_begun:
+                raise
+            raise StreamGapError(f"{self._what(response.request)} was cut. {error}") from error
         self._note_head(response)
         self._has_begun = True
         self._reader.connect(response.request)
@@ -248,7 +256,7 @@ class StreamCall(Call):
             self.run.run_ids = (told,)
 
     def _may_pass(self, error: Any) -> bool:
-        if isinstance(error, StreamGapError):
+        if isinstance(error, StreamGapError) or self._reader.lost_place:
             return False
         if isinstance(error, SILENCE_ERRORS):
             self._silences += 1
@@ -305,8 +313,13 @@ def _is_of_a_gateway(error: RemoteStatusError, statuses: frozenset[int]) -> bool
 def _retry_after(error: Any) -> float:
     """Return the seconds for which an answer asks to be left alone."""
     headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
-    seconds = headers.get("retry-after", "")
-    return float(seconds) if seconds.isascii() and seconds.isdigit() else 0.0
+    told = headers.get("retry-after", "")
+    if told.isascii() and told.isdigit():
+        return float(told)
+    try:
+        return parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
 
 
 def _is_run_id(text: str) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
+from math import inf
 from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -23,6 +24,9 @@ AnyRun: TypeAlias = str | UUID | RemoteRun
 
 _LONGEST_WAIT = 20.0
 """Seconds for which one request waits for the end of a run."""
+
+_GRACE = 10.0
+"""Seconds by which an answer may come later than it was asked to, where a wait has a time-out."""
 
 _SHORTEST_WAIT = 0.5
 """Seconds between two requests for a run, where the server does not hold its answer back."""
@@ -93,18 +97,18 @@ class RemoteRuns(RemoteConnection, Generic[Input, Output]):
 
     def get_run(self, run_id: AnyRun) -> RemoteRun:
         """Return what the server knows of a run: its status, its output or error, its usage."""
-        return self._get_run(run_id, 0)
+        return self._get_run(run_id)
 
     async def aget_run(self, run_id: AnyRun) -> RemoteRun:
         """Return what the server knows of a run, as `get_run` does."""
-        return await self._aget_run(run_id, 0)
+        return await self._aget_run(run_id)
 
     def wait(self, run_id: AnyRun, timeout: float | None = None) -> Output:
         """Wait for the end of a run, and return its output.
 
         Args:
             run_id: The run.
-            timeout: Seconds after which to wait no longer.
+            timeout: Seconds after which to wait no longer; ten more if the server is silent.
 
         Raises:
             TimeoutError: It has not ended by then; it goes on.
@@ -113,7 +117,7 @@ class RemoteRuns(RemoteConnection, Generic[Input, Output]):
         """
         waiting = _Waiting(timeout)
         while True:
-            run = self._get_run(run_id, waiting.patience(self.sync_client))
+            run = self._get_run(run_id, *waiting.patience(self.sync_client))
             if waiting.is_over(run):
                 return self._output_of(run)  # type: ignore[no-any-return]
             time.sleep(waiting.pause())
@@ -122,7 +126,7 @@ class RemoteRuns(RemoteConnection, Generic[Input, Output]):
         """Wait for the end of a run, and return its output, as `wait` does."""
         waiting = _Waiting(timeout)
         while True:
-            run = await self._aget_run(run_id, waiting.patience(self.async_client))
+            run = await self._aget_run(run_id, *waiting.patience(self.async_client))
             if waiting.is_over(run):
                 return self._output_of(run)  # type: ignore[no-any-return]
             await asyncio.sleep(waiting.pause())
@@ -152,20 +156,34 @@ class RemoteRuns(RemoteConnection, Generic[Input, Output]):
         run.run_ids = (_id(run_id),)
         return StreamCall("GET", path, b"", run, self._retries(), self._answers, repeatable=True)
 
-    def _get_run(self, run_id: AnyRun, seconds: float) -> RemoteRun:
-        call = self._run_call("GET", run_id, seconds=seconds)
+    def _get_run(
+        self, run_id: AnyRun, seconds: float = 0, timeout: float | None = None
+    ) -> RemoteRun:
+        call = self._run_call("GET", run_id, seconds=seconds, timeout=timeout)
         return self._answers.note_run(*self._exchanges.send(call), call.run)
 
-    async def _aget_run(self, run_id: AnyRun, seconds: float) -> RemoteRun:
-        call = self._run_call("GET", run_id, seconds=seconds)
+    async def _aget_run(
+        self,
+        run_id: AnyRun,
+        seconds: float = 0,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> RemoteRun:
+        call = self._run_call("GET", run_id, seconds=seconds, timeout=timeout)
         return self._answers.note_run(*await self._exchanges.asend(call), call.run)
 
     def _run_call(
-        self, method: str, run_id: AnyRun, below: str = "", *, seconds: float = 0
+        self,
+        method: str,
+        run_id: AnyRun,
+        below: str = "",
+        *,
+        seconds: float = 0,
+        timeout: float | None = None,
     ) -> Call:
-        prefer = [f"wait={seconds:.3f}"] if seconds else []
-        path, retries = _path(run_id, below), self._retries()
-        return Call(method, path, b"", RemoteRun(), retries, prefer=prefer, repeatable=True)
+        options: dict[str, Any] = {"timeout": timeout, "repeatable": True}
+        if seconds:
+            options["prefer"] = [f"wait={seconds:.3f}"]
+        return Call(method, _path(run_id, below), b"", RemoteRun(), self._retries(), **options)
 
     def _output_of(self, run: RemoteRun) -> Any:
         self._answers.refuse_run(run, self.url)
@@ -180,12 +198,18 @@ class _Waiting:
         self._until = None if timeout is None else time.monotonic() + timeout
         self._asked_at = 0.0
 
-    def patience(self, client: Any) -> float:
-        """Return the seconds for which the next request may be held back."""
+    def patience(self, client: Any) -> tuple[float, float | None]:
+        """Return the seconds for which the next request may be held back, and its time-out.
+
+        The time-out is None where that of the client will do.
+        """
         self._asked_at = now = time.monotonic()
-        read = client.timeout.read
-        longest = _LONGEST_WAIT if read is None else min(_LONGEST_WAIT, read / 2)
-        return longest if self._until is None else max(0.0, min(longest, self._until - now))
+        read = inf if client.timeout.read is None else client.timeout.read
+        longest = min(_LONGEST_WAIT, read / 2)
+        if self._until is None:
+            return longest, None
+        held = max(0.0, min(longest, self._until - now))
+        return held, None if read <= held + _GRACE else held + _GRACE
 
     def is_over(self, run: RemoteRun) -> bool:
         """Tell whether a run has ended.

@@ -280,12 +280,18 @@ class Exchanges:
     def _is_chainserve(self) -> bool:
         """Ask the server for a run that there is not, which chainserve alone knows to answer."""
         response = self._open(probe())
+        if response.status_code != 404:  # Its body may be of any length.
+            response.close()
+            return False
         self.is_chainserve = is_of_chainserve(response, self._read(response))
         return self.is_chainserve
 
     async def _ais_chainserve(self) -> bool:
         """Ask the server for a run that there is not, as `_is_chainserve` does."""
         response = await self._aopen(probe())
+        if response.status_code != 404:
+            await response.aclose()
+            return False
         self.is_chainserve = is_of_chainserve(response, await self._aread(response))
         return self.is_chainserve
 
@@ -298,8 +304,8 @@ class Exchanges:
             yield
         except BaseException as error:
             if call.is_left_running(error):
-                with suppress(Exception):
-                    self._read(self._open(cancelling(call)))
+                with suppress(Exception):  # Its body is not read, for that may take any time.
+                    self._open(cancelling(call)).close()
             raise
 
     @asynccontextmanager
@@ -317,9 +323,17 @@ class Exchanges:
             raise
 
     async def _acancel(self, call: Call) -> None:
+        until = asyncio.get_running_loop().time() + LEAVE_TIMEOUT
         with suppress(Exception):
-            async with asyncio.timeout(LEAVE_TIMEOUT):
-                await self._aread(await self._aopen(cancelling(call)))
+            try:
+                await self._aask_to_cancel(call, until)
+            except asyncio.CancelledError:
+                # A loop that ends cancels each task once, and waits for it.
+                await self._aask_to_cancel(call, until)
+
+    async def _aask_to_cancel(self, call: Call, until: float) -> None:
+        async with asyncio.timeout_at(until):
+            await self._aread(await self._aopen(cancelling(call)))
 
     def _read(self, response: Any) -> bytes:
         """Return the body of a response within a bound; of an error, as much as came."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -26,6 +27,13 @@ _MAX_PIECE_BYTES = 2**16
 """How much is parsed at once: as much as is read of a connection, which may unpack to far more."""
 
 
+_MAX_TOLD = 10
+"""How many names of events that are ignored are told of."""
+
+_PLACE = re.compile(r"[\x21-\x7e]{1,1024}")
+"""What the id of an event must be to be sent in a header."""
+
+
 class StreamReader:
     """Makes chunks of a stream's bytes, and knows whether all came.
 
@@ -37,11 +45,14 @@ class StreamReader:
     Attributes:
         ended: Whether the stream is complete; what follows counts for nothing.
         failed: Whether it has told of an error, with which it ends too.
+        lost_place: Whether the last chunk has no id of its own, so that it would come twice if the
+            stream were resumed.
     """
 
     def __init__(self, answers: AnswerReader, run: RemoteRun, retries: Retries) -> None:
         self.ended = False
         self.failed = False
+        self.lost_place = False
         self._answers = answers
         self._run = run
         self._retries = retries
@@ -54,6 +65,7 @@ class StreamReader:
             request: The request that it answers, for errors.
         """
         self._request = request
+        self._after = request.headers.get("last-event-id", "")
         self._parser = EventParser()
         self._run.status = "running"
 
@@ -62,13 +74,13 @@ class StreamReader:
 
         Raises:
             RemoteStatusError: The stream tells of an error.
-            StreamGapError: It tells that events are gone.
+            StreamGapError: It tells that events are gone, or does not go on after the last one.
             UnexpectedAnswerError: An event cannot be read.
         """
         for event in self._events(data):
             if event.event == "gap":
                 raise self._has_gap(event)
-            self._run.last_event_id = event.last_event_id
+            self._note_place(event)
             match event.event:
                 case "data":
                     yield self._chunk(event.data or "")
@@ -88,14 +100,28 @@ class StreamReader:
         """Yield the events that the next bytes complete, with few of them in memory at once."""
         try:
             for start in range(0, len(data), _MAX_PIECE_BYTES):
-                events = self._parser.feed(data[start : start + _MAX_PIECE_BYTES])
-                if events:
-                    self._retries.note_progress()
-                yield from events
+                yield from self._parser.feed(data[start : start + _MAX_PIECE_BYTES])
         except EventTooLargeError as error:
             raise UnexpectedAnswerError(f"{shown_url(self._request.url)}: {error}") from None
         if self._parser.retry_ms is not None:
             self._retries.retry_ms = self._parser.retry_ms
+
+    def _note_place(self, event: ReceivedEvent) -> None:
+        """Note from where the stream goes on after a cut; only what moves that is progress."""
+        told, is_chunk = event.last_event_id, event.event == "data"
+        if self._after and (event.event == "metadata" or (is_chunk and told in ("", self._after))):
+            self._run.status = "lost"
+            raise StreamGapError(
+                f"The stream of {shown_url(self._request.url)} was cut, and what came then does "
+                "not follow what was read.",
+                without_secrets(self._request),
+            )
+        is_new = told != self._run.last_event_id and _PLACE.fullmatch(told) is not None
+        if is_new:
+            self._run.last_event_id = told
+            self._retries.note_progress()
+        if is_chunk:
+            self.lost_place = not is_new
 
     def finish(self) -> None:
         """Check that the stream is complete.
@@ -146,14 +172,15 @@ class StreamReader:
         self._note(event, told.update)
         return StreamGapError(
             f"The stream of {shown_url(self._request.url)} has a gap: the server no longer keeps "
-            f"{told.get('lost', 'some')} of its events.",
+            f"{told.get('lost', 'some')!s:.20} of its events.",
             without_secrets(self._request),
         )
 
     def _tell_unknown(self, name: str) -> None:
-        if name not in self._unknown:
+        if name not in self._unknown and len(self._unknown) < _MAX_TOLD:
             self._unknown.add(name)
-            _log.warning("Events named %r are ignored: this client does not know them.", name)
+            shown = name[:MAX_SHOWN]
+            _log.warning("Events named %r are ignored: this client does not know them.", shown)
 
 
 _STATUS_OF: Mapping[int, RunStatus] = {499: "cancelled", 503: "lost"}

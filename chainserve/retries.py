@@ -42,6 +42,6 @@ class Retries:
         """
         if self._failures >= self._max_retries:
             return None
-        longest = min(MAX_DELAY, self.retry_ms / 1000 * 2.0**self._failures)
+        longest = min(MAX_DELAY, self.retry_ms / 1000 * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return max(self._rand() * longest, min(at_least, MAX_RETRY_AFTER))

@@ -103,6 +103,7 @@ WRONG: dict[str, tuple[str, Any, str, str]] = {
     "a page for a list": ("batch", HTML, UNEXPECTED, "no list of 1 outputs"),
     "a page for a stream": ("stream", HTML, UNEXPECTED, "no event stream but text/html"),
     "a page for a run": ("start", HTML, UNEXPECTED, "no JSON object with a run_id"),
+    "no status of a run": ("start", JSONResponse({"run_id": "x"}), UNEXPECTED, "and a status"),
     "a part of JSON": ("invoke", Response('{"output": [1, 2'), UNEXPECTED, "no JSON object"),
     "no output": ("invoke", JSONResponse({"out": 1}), UNEXPECTED, "with an output"),
     "too few outputs": ("batch", JSONResponse({"output": []}), UNEXPECTED, "list of 1 outputs"),
@@ -254,15 +255,37 @@ async def test_a_stream_that_cannot_be_resumed_says_why(answer: Response, cause:
     assert len(server.requests) == 2
 
 
-async def test_a_stream_that_starts_anew_in_place_of_going_on_is_an_error() -> None:
-    async with answering(events(FIRST), of_langserve(event("data", "a"), LAST)) as server:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        of_langserve(event("data", "a"), LAST),
+        events(event("metadata", {}, 0), FIRST, LAST),
+        events(FIRST, LAST),
+    ],
+    ids=["without ids", "from the start", "with the last chunk"],
+)
+async def test_a_stream_that_starts_anew_in_place_of_going_on_is_an_error(answer: Answer) -> None:
+    async with answering(events(FIRST), answer) as server:
         told = await server.play()
 
     assert told["chunks"] == ["a"]
     assert told["error"]["name"] == "StreamInterruptedError"
+    assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("unusable", ["", "id: 1\r\n", "id: ü\r\n"])
+async def test_what_comes_again_and_again_is_no_progress() -> None:
+    async with answering(events(b"retry: 1\r\n", event("other", 1, 1))) as server:
+        told = await server.play()
+
+    assert told["error"]["name"] == "StreamInterruptedError"
+    assert len(server.requests) == 6
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    ["", "id: 1\r\n", "id: ü\r\n", f"id: {'x' * 1025}\r\n"],
+    ids=["none", "of the last chunk", "of other letters", "long"],
+)
 async def test_a_chunk_that_would_come_twice_is_not_asked_for(unusable: str) -> None:
     chunk = f"event: data\r\ndata: 2\r\n{unusable}\r\n".encode()
     async with answering(events(FIRST, chunk)) as server:

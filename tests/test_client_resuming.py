@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 from anyio.lowlevel import checkpoint
@@ -380,6 +381,27 @@ async def test_who_does_not_wait_for_an_answer_leaves_no_run(stage: Stage, verb:
         await until_cancelled(stage)
     assert task.cancelled()
     assert stage.chain.cancellations == 1
+
+
+@pytest.mark.parametrize("verb", ["ainvoke", "astream"])
+def test_who_leaves_as_the_last_thing_in_a_loop_leaves_no_run(stage: Stage, verb: str) -> None:
+    stage.chain.before = 1
+    stage.server.portal.call(stage.chain.gate.clear)
+    client = stage.client()
+
+    async def call() -> Any:
+        return await (client.ainvoke(1) if verb == "ainvoke" else all_of(client.astream(1)))
+
+    async def leave() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(call)
+            await asyncio.to_thread(stage.server.portal.call, stage.chain.reached[1].wait)
+            # Such a scope cancels at each wait, so that nothing of the caller's waits for the rest.
+            group.cancel_scope.cancel()
+
+    anyio.run(leave)
+    stage.server.portal.call(stage.chain.cancelled.wait)
+    assert len(stage.server.to("/runs/cancel")) == 1
 
 
 async def test_leaving_a_server_that_does_not_answer_takes_bounded_time(

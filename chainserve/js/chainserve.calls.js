@@ -207,7 +207,7 @@ export class Retries {
     this.#silences = 0;
   }
 
-  /** Notes that an event has come. */
+  /** Notes that an event has come which none before was. */
   noteEvent() {
     this.#count = 0;
   }

@@ -161,13 +161,14 @@ export class Exchanges {
     const attempt = new Attempt(call, this.#streamTimeoutMs);
     const { isAnswered: isResumed, isStart, run } = call;
     try {
-      const more = run.lastEventId ? { "last-event-id": run.lastEventId } : undefined;
+      const after = run.lastEventId;
+      const more = after ? { "last-event-id": after } : undefined;
       const response = await this.#fetch(attempt, call, more);
       const repeated = isResumed ? REPEATED_WHEN_RESUMING : REPEATED;
       if (!response.ok) await this.#refuse(attempt, response, repeated);
       if (response.status === 204 && !isStart && !isResumed) return null;
       this.#checkStream(call, response);
-      return { attempt, response, isResumed };
+      return { attempt, response, after };
     } catch (error) {
       attempt.close();
       if (!(error instanceof RemoteError)) throw error;

@@ -280,8 +280,9 @@ export class RemoteRunnable {
    * @returns {Promise<RunState>}
    */
   async #state(call) {
-    const isRight = (/** @type {any} */ told) => typeof told?.run_id === "string";
-    const told = await this.#exchanges.answer(call, isRight, "JSON object with a run_id");
+    const isRight = (/** @type {any} */ told) =>
+      typeof told?.run_id === "string" && typeof told.status === "string";
+    const told = await this.#exchanges.answer(call, isRight, "JSON object with a run_id and a status");
     const camelCase = (/** @type {string} */ name) =>
       name.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
     told.stream_url &&= new URL(told.stream_url, call.url).href;

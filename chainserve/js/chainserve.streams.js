@@ -17,12 +17,12 @@ import { EventParser } from "./chainserve.events.js";
 /** @typedef {import("./chainserve.calls.js").Call} Call */
 /** @typedef {import("./chainserve.calls.js").Retries} Retries */
 /** @typedef {import("./chainserve.events.js").ReceivedEvent} ReceivedEvent */
-/** @typedef {{ attempt: Attempt, response: Response, isResumed: boolean }} Connection */
+/** @typedef {{ attempt: Attempt, response: Response, after: string }} Connection */
 
 const DRAIN_TIMEOUT_MS = 1000;
 
 /** What an id must be to be sent in a header. */
-const PRINTABLE = /^[\x21-\x7e]+$/;
+const PRINTABLE = /^[\x21-\x7e]{1,1024}$/;
 
 /**
  * The chunks of a stream: `for await (const chunk of stream)`. The request is sent for the first of
@@ -85,7 +85,7 @@ export async function* read(connection, retries, maxEventBytes) {
   const { call } = attempt;
   try {
     for await (const event of events(connection, retries, maxEventBytes)) {
-      notePosition(call, event, connection.isResumed);
+      if (notePosition(call, event, connection.after)) retries.noteEvent();
       if (event.event === "data") yield chunkOf(call, event.data);
       else note(call, event);
       call.signal.throwIfAborted(); // It may be while the caller had the chunk.
@@ -116,7 +116,6 @@ async function* events({ attempt, response }, retries, maxEventBytes) {
     if (done) throw new Setback(new RemoteError("The connection was closed."));
     retries.noteBytes();
     for (const event of fed(parser, value, attempt.call)) {
-      retries.noteEvent();
       retries.retryMs = parser.retryMs ?? retries.retryMs;
       yield event;
       if (event.event === "end") return drain(reader);
@@ -138,20 +137,23 @@ function fed(parser, bytes, call) {
 }
 
 /**
- * Notes from where the stream goes on after a cut.
+ * Notes from where the stream goes on after a cut; tells whether that is another place now.
  *
  * @param {Call} call
  * @param {ReceivedEvent} event
- * @param {boolean} isResumed
+ * @param {string} after The id of the event which those of this connection follow.
  */
-function notePosition(call, { event, lastEventId }, isResumed) {
+function notePosition(call, { event, lastEventId }, after) {
   const { run } = call;
-  if (isResumed && run.lastEventId && !lastEventId) {
+  const isChunk = event === "data";
+  const isRepeated = isChunk && (lastEventId === "" || lastEventId === after);
+  if (after !== "" && (event === "metadata" || isRepeated)) {
     throw interrupted(call, new RemoteError("It was not resumed but started anew."));
   }
   const isNew = PRINTABLE.test(lastEventId) && lastEventId !== run.lastEventId;
   if (isNew) run.lastEventId = lastEventId;
-  else if (event === "data") call.isResumable = false; // This chunk would come twice.
+  else if (isChunk) call.isResumable = false; // This chunk would come twice.
+  return isNew;
 }
 
 /**
