@@ -299,7 +299,8 @@ class Exchanges:
         except BaseException as error:
             if call.is_left_running(error):
                 with suppress(Exception):
-                    self._read(self._open(cancelling(call)))
+                    response = self._open(cancelling(call))
+                    self._answers.note_left(response, self._read(response), call.run)
             raise
 
     @asynccontextmanager
@@ -319,7 +320,8 @@ class Exchanges:
     async def _acancel(self, call: Call) -> None:
         with suppress(Exception):
             async with asyncio.timeout(LEAVE_TIMEOUT):
-                await self._aread(await self._aopen(cancelling(call)))
+                response = await self._aopen(cancelling(call))
+                self._answers.note_left(response, await self._aread(response), call.run)
 
     def _read(self, response: Any) -> bytes:
         """Return the body of a response within a bound; of an error, as much as came."""
