@@ -180,6 +180,15 @@ class AnswerReader:
                 raise self._unexpected(response, b"", "what is nested too deeply") from None
         return run
 
+    def note_left(self, response: Any, body: bytes, run: RemoteRun) -> None:
+        """Note what is told of a run that was to be cancelled: it is, unless it had ended before.
+
+        Raises:
+            RemoteError: Nothing is told of it.
+        """
+        left = self.note_run(response, body, RemoteRun())
+        run.status = "cancelled" if left.status in ("pending", "running") else left.status
+
     def refuse_run(self, run: RemoteRun, url: str) -> None:
         """Raise what a run that has ended says.
 

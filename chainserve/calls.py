@@ -151,13 +151,14 @@ class StreamCall(Call):
         run: RemoteRun,
         retries: Retries,
         answers: AnswerReader,
+        reader: type[StreamReader] = StreamReader,
         **options: Any,
     ) -> None:
         super().__init__(method, path, body, run, retries, **options)
         if self.key is not None:
             self._prefer = (*self._prefer, "resumable")
         self._answers = answers
-        self._reader = StreamReader(answers, run, retries)
+        self._reader = reader(answers, run, retries)
         self._has_begun = False
         self._silences = 0
 

@@ -116,10 +116,15 @@ class RemoteConnection:
         return Call("POST", endpoint, body, run, self._retries(), **self._options_of(kwargs))
 
     def _stream(
-        self, endpoint: str, body: bytes, kwargs: Mapping[str, Any], run: RemoteRun
+        self,
+        endpoint: str,
+        body: bytes,
+        kwargs: Mapping[str, Any],
+        run: RemoteRun,
+        **options: Any,
     ) -> StreamCall:
-        """Return the call that starts a run and streams it."""
-        options = self._options_of(kwargs)
+        """Return the call that starts a run and streams it; `options` are of `StreamCall`."""
+        options |= self._options_of(kwargs)
         return StreamCall("POST", endpoint, body, run, self._retries(), self._answers, **options)
 
     def _options_of(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:

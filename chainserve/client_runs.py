@@ -150,11 +150,12 @@ class RemoteRuns(RemoteConnection, Generic[Input, Output]):
         call.repeatable = call.key is not None  # LangServe has no such endpoint.
         return call
 
-    def _join(self, run_id: AnyRun, last_event_id: str) -> StreamCall:
+    def _join(self, run_id: AnyRun, last_event_id: str, **options: Any) -> StreamCall:
+        options["repeatable"] = True
         path, run = _path(run_id, "/stream"), self._new_run()
         run.last_event_id = last_event_id
         run.run_ids = (_id(run_id),)
-        return StreamCall("GET", path, b"", run, self._retries(), self._answers, repeatable=True)
+        return StreamCall("GET", path, b"", run, self._retries(), self._answers, **options)
 
     def _get_run(
         self, run_id: AnyRun, seconds: float = 0, timeout: float | None = None

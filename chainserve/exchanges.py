@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
 from chainserve.answers import AnswerReader, Body, check_coding
@@ -304,8 +304,10 @@ class Exchanges:
             yield
         except BaseException as error:
             if call.is_left_running(error):
-                with suppress(Exception):  # Its body is not read, for that may take any time.
-                    self._open(cancelling(call)).close()
+                with suppress(Exception), closing(self._open(cancelling(call))) as response:
+                    # One piece, for all of it may take any time.
+                    told = next(response.iter_bytes(), b"")
+                    self._answers.note_left(response, told, call.run)
             raise
 
     @asynccontextmanager
@@ -333,7 +335,8 @@ class Exchanges:
 
     async def _aask_to_cancel(self, call: Call, until: float) -> None:
         async with asyncio.timeout_at(until):
-            await self._aread(await self._aopen(cancelling(call)))
+            response = await self._aopen(cancelling(call))
+            self._answers.note_left(response, await self._aread(response), call.run)
 
     def _read(self, response: Any) -> bytes:
         """Return the body of a response within a bound; of an error, as much as came."""

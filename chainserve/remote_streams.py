@@ -78,23 +78,28 @@ class StreamReader:
             UnexpectedAnswerError: An event cannot be read.
         """
         for event in self._events(data):
-            if event.event == "gap":
-                raise self._has_gap(event)
-            self._note_place(event)
-            match event.event:
-                case "data":
-                    yield self._chunk(event.data or "")
-                case "metadata":
-                    self._note(event, self._run.note_metadata)
-                case "end":
-                    self._run.status = "success"
-                    self._note(event, self._note_end)
-                    self.ended = True
-                    return
-                case "error":
-                    raise self._failed(event)
-                case _:
-                    self._tell_unknown(event.event)
+            yield from self._take(event)
+            if self.ended:
+                return
+
+    def _take(self, event: ReceivedEvent) -> Iterator[Any]:
+        """Yield the chunk of an event, if it is one, and heed what any other tells."""
+        if event.event == "gap":
+            raise self._has_gap(event)
+        self._note_place(event)
+        match event.event:
+            case "data":
+                yield self._chunk(event.data or "")
+            case "metadata":
+                self._note(event, self._run.note_metadata)
+            case "end":
+                self._run.status = "success"
+                self._note(event, self._note_end)
+                self.ended = True
+            case "error":
+                raise self._failed(event)
+            case _:
+                self._tell_unknown(event.event)
 
     def _events(self, data: bytes) -> Iterator[ReceivedEvent]:
         """Yield the events that the next bytes complete, with few of them in memory at once."""

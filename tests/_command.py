@@ -1,13 +1,17 @@
 """The command `chainserve` as a process: run to its end, or left running."""
 
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
+import pytest
+
+from chainserve.cli import main
 from tests._processes import ROOT, START_SECONDS, ServerProcess
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "CHAINSERVE_DEMO_PAUSE": "0", "PYTHONUTF8": "1"}
@@ -21,16 +25,25 @@ chain = Chain(path="/{name}", runnable=RunnableLambda({function}), title="{title
 """
 
 
+class Done(NamedTuple):
+    """How a command has ended: its exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Here: TypeAlias = Callable[..., Done]
+
+
 def chain_module(name: str, title: str = "A chain", function: str = "lambda value: value") -> str:
     """Return a module that declares a chain."""
     return CHAIN.format(name=name, title=title, function=function)
 
 
-def run(
-    *arguments: str | Path, stdin: bytes = b"", folder: Path = ROOT, **variables: Any
-) -> "Done":
+def run(*arguments: str | Path, stdin: bytes = b"", folder: Path = ROOT, **variables: Any) -> Done:
     """Run the command in a folder to its end."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "chainserve", *map(str, arguments)],
         input=stdin,
         cwd=folder,
@@ -39,7 +52,24 @@ def run(
         timeout=START_SECONDS,
         check=False,
     )
-    return Done(done)
+    return Done(process.returncode, process.stdout.decode(), process.stderr.decode())
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Here:
+    """Run the command in this process, which has imported everything already."""
+
+    def run_here(*arguments: str, stdin: bytes = b"", **variables: str) -> Done:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        try:
+            code = main(arguments)
+        except SystemExit as ended:
+            code = int(str(ended.code))
+        return Done(code, *capfd.readouterr())
+
+    return run_here
 
 
 def start(*arguments: str, folder: Path, **variables: str) -> ServerProcess:
@@ -66,21 +96,3 @@ def forgotten(folder: Path) -> Iterator[None]:
                 del sys.modules[name]
         os.environ.clear()
         os.environ.update(environment)
-
-
-class Done:
-    """A command that has ended.
-
-    Attributes:
-        code: Its exit code.
-        out: What it wrote on standard output.
-        err: What it wrote on standard error.
-    """
-
-    def __init__(self, process: "subprocess.CompletedProcess[bytes]") -> None:
-        self.code = process.returncode
-        self.out = process.stdout.decode()
-        self.err = process.stderr.decode()
-
-    def __repr__(self) -> str:
-        return f"Done({self.code}, {self.out!r}, {self.err!r})"

@@ -15,6 +15,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
 
     bodies: ClassVar[dict[str, tuple[int, str, bytes]]] = {
         "/page/stream": (200, "text/html", b"<h1>Welcome</h1>"),
+        "/page/chains": (200, "text/html", b"<h1>Welcome</h1>"),
         "/missing/stream": (404, "text/html", b"<h1>Not here</h1>"),
         "/old/stream": (
             404,
@@ -26,6 +27,19 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
             "text/event-stream",
             b'event: metadata\r\ndata: {"run_id": "a"}\r\n\r\nevent: data\r\ndata: "half"\r\n\r\n',
         ),
+        "/again/stream": (
+            200,
+            "text/event-stream",
+            b'id: 1\r\nevent: metadata\r\ndata: {"run_id": "a"}\r\n\r\n'
+            b'id: 2\r\nevent: data\r\ndata: "half"\r\n\r\n',
+        ),
+        "/gap/stream": (
+            200,
+            "text/event-stream",
+            b'event: data\r\ndata: "half"\r\n\r\nevent: gap\r\ndata: {"lost": 2}\r\n\r\n'
+            b"event: end\r\n\r\n",
+        ),
+        "/moved/stream": (307, "text/html", b"<h1>Moved</h1>"),
         "/done/stream": (
             200,
             "text/event-stream",
@@ -42,6 +56,10 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
         status, kind, body = self.bodies.get(self.path, (404, "application/json", b"{}"))
         self.send_response(status)
         self.send_header("content-type", kind)
+        if self.path == "/again/stream":
+            self.send_header("preference-applied", "resumable")
+        if status == 307:
+            self.send_header("location", "http://elsewhere.invalid/?key=sk-1")
         self.end_headers()
         self.wfile.write(body)
 

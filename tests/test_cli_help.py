@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chainserve.cli import COMMANDS, main
-from tests._command import run, serve
+from tests._command import Here, here as here, run, serve
 from tests._processes import ROOT
 
 CODES = {
@@ -30,14 +30,14 @@ def help_of(*arguments: str) -> str:
     return done.out
 
 
-def without(packages: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where some packages are not installed."""
+def without(packages: tuple[str, ...], *commands: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run commands where some packages are not installed; the exit code is the highest."""
     blocked = f"import sys; sys.modules.update(dict.fromkeys({packages})); "
     return subprocess.run(
         [
             sys.executable,
             "-c",
-            f"{blocked}from chainserve.cli import main; sys.exit(main({[*arguments]}))",
+            f"{blocked}from chainserve.cli import main; sys.exit(max(map(main, {[*commands]})))",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -85,7 +85,9 @@ def test_every_option_and_exit_code_is_in_the_reference() -> None:
         assert command == "migrate" or all(f"| `{code}` |" in section for code in codes)
 
 
-def test_what_the_readme_shows_of_the_command_works_in_an_empty_folder(tmp_path: Path) -> None:
+def test_what_the_readme_shows_of_the_command_works_in_an_empty_folder(
+    tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readme = (ROOT / "README.md").read_text()
     section = readme.partition("## The command\n")[2].partition("\n## ")[0]
     new, start, *others = [
@@ -93,12 +95,13 @@ def test_what_the_readme_shows_of_the_command_works_in_an_empty_folder(tmp_path:
         for line in section.splitlines()
         if line.startswith("$ chainserve ")
     ]
-    assert run(*new, folder=tmp_path).code == 0
+    monkeypatch.chdir(tmp_path)
+    assert here(*new).code == 0
     process = serve(tmp_path, *start[1:])
     try:
         port = str(process.port())
         done = {
-            words[0]: run(*[word.replace("8000", port) for word in words], PORT=port)
+            words[0]: here(*[word.replace("8000", port) for word in words], PORT=port)
             for words in others
         }
     finally:
@@ -110,47 +113,47 @@ def test_what_the_readme_shows_of_the_command_works_in_an_empty_folder(tmp_path:
     assert "  success    stream " in done["runs"].out
 
 
-def test_help_needs_neither_langchain_nor_an_extra() -> None:
-    for command in ((), ("serve",), ("call",), ("new",)):
-        done = without((*SERVER, *CLIENT, "langchain_core", "pydantic"), *command, "--help")
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("command", [[], ["serve"], ["call"], ["new"]], ids=" ".join)
+def test_help_needs_neither_langchain_nor_an_extra(command: list[str]) -> None:
+    done = without((*SERVER, *CLIENT, "langchain_core", "pydantic"), [*command, "--help"])
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
-    ("packages", "arguments", "extra"),
+    ("packages", "commands", "extra"),
     [
-        (SERVER, ["serve"], "server"),
-        (SERVER, ["list"], "server"),
-        (CLIENT, ["list", "http://127.0.0.1:1"], "client"),
-        (CLIENT, ["runs", "x"], "client"),
-        (CLIENT, ["call", "x", "y"], "client"),
+        (SERVER, [["serve"], ["list"]], "server"),
+        (CLIENT, [["list", "http://127.0.0.1:1"], ["runs", "x"], ["call", "x", "y"]], "client"),
     ],
+    ids=["server", "client"],
 )
 def test_an_extra_that_is_missing_is_told_with_the_command_that_brings_it(
-    packages: tuple[str, ...], arguments: list[str], extra: str
+    packages: tuple[str, ...], commands: list[list[str]], extra: str
 ) -> None:
-    done = without(packages, *arguments)
+    done = without(packages, *commands)
 
     assert done.returncode == 2
-    assert done.stderr.startswith(f"chainserve {arguments[0]}: This needs ")
-    assert f'pip install "chainserve[{extra}]"' in done.stderr
+    told = done.stderr.splitlines()
+    for line, command in zip(told, commands, strict=True):
+        assert line.startswith(f"chainserve {command[0]}: This needs ")
+        assert f'pip install "chainserve[{extra}]"' in line
 
 
 def test_call_and_runs_need_no_server_extra() -> None:
-    for command in (["call", "x", "y"], ["runs", "x"], ["list", "http://127.0.0.1:1"]):
-        url = [] if command[0] == "list" else ["--url", "http://127.0.0.1:1"]
-        done = without(SERVER, *command, *url)
+    nowhere = "http://127.0.0.1:1"
+    commands = [["call", f"{nowhere}/x", "y"], ["runs", f"{nowhere}/x"], ["list", nowhere]]
+    done = without(SERVER, *commands)
 
-        assert done.returncode == 3
-        assert "cannot be reached" in done.stderr
+    assert done.returncode == 3
+    assert done.stderr.count("cannot be reached") == len(commands)
 
 
-def test_migrate_and_new_need_no_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrate_and_new_need_no_extra(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("import langserve\n")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for arguments in (["migrate", str(tmp_path)], ["new", "class"]):
-        done = without((*SERVER, *CLIENT), *arguments)
-        assert done.returncode == (0 if arguments[0] == "migrate" else 2), done.stderr
+
+    assert without((*SERVER, *CLIENT), ["migrate", str(tmp_path)]).returncode == 0
+    assert without((*SERVER, *CLIENT), ["new", "class"]).returncode == 2
 
 
 def test_ctrl_c_ends_any_command_without_a_traceback(

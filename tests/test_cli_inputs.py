@@ -105,6 +105,43 @@ def test_an_object_or_an_array_is_the_input_whatever_the_schema_says(
     assert json_input(text) == (value, is_known)
 
 
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": ["string", "null"]}, "x"),
+        ({"allOf": [{"$ref": "#/$defs/text"}], "$defs": {"text": {"type": "string"}}}, "x"),
+        (
+            {
+                "type": "object",
+                "properties": {"a": {"allOf": [{"$ref": "#/$defs/text"}]}},
+                "$defs": {"text": {"type": "string"}},
+            },
+            {"a": "x"},
+        ),
+    ],
+    ids=["several types", "a reference as pydantic 1 writes it", "a field that is one"],
+)
+def test_other_forms_of_schemas_are_understood(schema: Any, expected: Any) -> None:
+    assert input_of("x", "x", schema) == expected
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"properties": {}, "required": None},
+        {"properties": 1, "required": True},
+        {"properties": {"a": None}, "required": [1]},
+        {"properties": {"a": {"type": "array", "items": {"properties": [1], "enum": 3}}}},
+        {"properties": {"a": {"anyOf": 3, "$ref": 1}}},
+    ],
+    ids=str,
+)
+def test_no_object_schema_that_a_server_may_have_breaks_the_command(schema: Any) -> None:
+    with pytest.raises(NoPlaceForTextError, match="Give it as JSON"):
+        input_of("x", "x", {"type": "object", **schema})
+
+
 def test_a_json_string_is_the_text_that_it_stands_for() -> None:
     assert input_of('"a"', "a", {"type": "string"}) == "a"
     assert input_of("a", "a", {}) == "a"

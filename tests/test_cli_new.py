@@ -10,7 +10,7 @@ import pytest
 from chainserve.cli import main
 from chainserve.cli.new import RESERVED
 from chainserve.registry import SERVER_ROUTES
-from tests._command import ENVIRONMENT, run, serve
+from tests._command import ENVIRONMENT, Here, here as here, run, serve
 from tests._processes import START_SECONDS, ask
 
 
@@ -35,7 +35,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert done.out.startswith("Wrote chains/joke.py and tests/test_joke.py.\n")
     for step in ("chainserve serve --reload", 'chainserve call joke "Why?"', "-m pytest"):
         assert step in done.out
-    assert run("new", "travel_plan", "--folder", "app\\more/chains", folder=folder).code == 0
+    assert run("new", "travel_plan", "--folder", "app\\it's more/chains", folder=folder).code == 0
     return folder
 
 
@@ -45,12 +45,12 @@ def test_the_tests_pass_at_once_and_offline(project: Path) -> None:
     assert "2 passed" in done.stdout, done.stdout
 
 
-def test_the_chain_is_served_and_answers_a_call(project: Path) -> None:
+def test_the_chain_is_served_and_answers_a_call(project: Path, here: Here) -> None:
     process = serve(project)
     try:
         port = process.port()
         assert ask(port, "GET", "/joke/input_schema")[0] == 200
-        done = run("call", "joke", "Why?", "--url", f"http://127.0.0.1:{port}")
+        done = here("call", "joke", "Why?", "--url", f"http://127.0.0.1:{port}")
     finally:
         process.close()
 
@@ -93,14 +93,14 @@ def test_a_bad_name_is_refused(
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("folder", ["..", "/somewhere", "a/../..", "."])
+@pytest.mark.parametrize("folder", ["..", "/somewhere", "a/../..", ".", "", "tests"])
 def test_a_folder_that_is_not_below_this_one_is_refused(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert main(["new", "joke", "--folder", folder]) == 2
-    assert f"{folder!r} is no folder below this one." in capfd.readouterr().err
+    assert f"{folder!r} is no folder for chains below this one." in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["chains/joke.py", "tests/test_joke.py"])

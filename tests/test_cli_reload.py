@@ -3,16 +3,21 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from chainserve.cli import main
+from chainserve.cli.reload import Reloader, Report
 from chainserve.cli.watch import Watch
 from tests._bridge import WAIT_SECONDS
-from tests._command import chain_module, serve
-from tests._processes import ServerProcess, ask, asking
+from tests._command import chain_module, forgotten, serve, start
+from tests._processes import HOST, ROOT, ServerProcess, ask, asking, free_port
 
 FOREVER = "60"
 """Seconds between two tokens: longer than any test waits."""
@@ -23,23 +28,42 @@ from chainserve.demo import chat_model
 
 chain = Chain(path="/one", runnable=chat_model(), title="{title}")
 """
+IMPORTING = "print('importing', flush=True)\n__import__('time').sleep(60)\n"
 BLOCKING = "lambda value: __import__('time').sleep(60)"
 DYING = "lambda value: __import__('os')._exit(7)"
 
 
-@pytest.fixture
-def chains(tmp_path: Path) -> Path:
-    folder = tmp_path / "chains"
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of chains of the server that most tests change, each as it was left."""
+    folder = tmp_path_factory.mktemp("project") / "chains"
     folder.mkdir()
     (folder / "one.py").write_text(STREAMING.format(title="Before"))
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def process(chains: Path) -> Iterator[ServerProcess]:
-    process = serve(chains.parent, "--reload", CHAINSERVE_DEMO_PAUSE=FOREVER)
+    options = ("--reload", "--reload-include", "prompts/*.txt")
+    process = serve(chains.parent, *options, CHAINSERVE_DEMO_PAUSE=FOREVER)
     yield process
     process.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder of chains for a server of a test's own."""
+    folder = tmp_path / "chains"
+    folder.mkdir()
+    return folder
+
+
+def served(process: ServerProcess, chains: Path, text: str, title: str) -> int:
+    """Have the server serve another chain, and return its port when it does."""
+    port = process.port()
+    (chains / "one.py").write_text(text)
+    until(lambda: titles(port) == [title])
+    return port
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -59,7 +83,7 @@ def titles(port: int) -> list[str]:
 
 
 def test_a_change_ends_the_open_streams_and_is_served(process: ServerProcess, chains: Path) -> None:
-    port = process.port()
+    port = served(process, chains, STREAMING.format(title="Streaming"), "Streaming")
     with asking(port, "POST", "/one/stream", {"input": "Why?"}) as stream:
         assert stream.readline() == b"event: metadata\r\n"
         (chains / "one.py").write_text(STREAMING.format(title="After"))
@@ -73,13 +97,8 @@ def test_a_change_ends_the_open_streams_and_is_served(process: ServerProcess, ch
     assert "Traceback" not in process.output
     assert "ERROR" not in process.output
 
-
-def test_a_change_that_changes_no_chain_is_told_in_a_line(
-    process: ServerProcess, chains: Path
-) -> None:
-    process.port()
-    (chains / "one.py").write_text(STREAMING.format(title="Before") + "\n# more\n")
-
+    # One that changes no chain is told in a line.
+    (chains / "one.py").write_text(STREAMING.format(title="After") + "\n# more\n")
     process.until_printed("Started again after ")
 
 
@@ -98,50 +117,89 @@ def test_what_cannot_be_imported_is_told_and_the_next_change_is_waited_for(
     assert reason in process.output
     assert "Traceback" not in process.output
 
-    (chains / "one.py").write_text(STREAMING.format(title="Mended"))
-    until(lambda: titles(port) == ["Mended"])
+    served(process, chains, STREAMING.format(title="Mended"), "Mended")
 
 
-def test_a_server_may_begin_with_what_cannot_be_imported(chains: Path) -> None:
-    (chains / "one.py").write_text("chain = (\n")
-    process = serve(chains.parent, "--reload")
-    try:
-        process.until_printed("Waiting for a change…\n")
-        (chains / "one.py").write_text(chain_module("one", "Mended"))
-        assert titles(process.port()) == ["Mended"]
-    finally:
-        process.close()
-
-
-def test_new_files_and_those_that_are_included_are_seen(chains: Path) -> None:
-    (chains / "one.py").write_text(
-        "from pathlib import Path\n"
-        + chain_module("one").replace('"A chain"', 'Path("prompts/title.txt").read_text()')
-    )
+def test_new_files_and_those_that_are_included_are_seen(
+    process: ServerProcess, chains: Path
+) -> None:
     prompts = chains.parent / "prompts"
     prompts.mkdir()
-    (prompts / "title.txt").write_text("Before")
-    process = serve(chains.parent, "--reload", "--reload-include", "prompts/*.txt")
+    (prompts / "title.txt").write_text("First")
+    text = chain_module("one").replace('"A chain"', 'Path("prompts/title.txt").read_text()')
+    port = served(process, chains, f"from pathlib import Path\n{text}", "First")
+
+    (prompts / "title.txt").write_text("Second")
+    until(lambda: titles(port) == ["Second"])
+    (chains / "two.py").write_text(chain_module("two", "Another"))
+    until(lambda: titles(port) == ["Second", "Another"])
+    (chains / "two.py").unlink()
+    until(lambda: titles(port) == ["Second"])
+
+
+def test_no_chain_keeps_the_next_server_from_its_start(
+    process: ServerProcess, chains: Path
+) -> None:
+    for function in (BLOCKING, DYING):
+        port = served(process, chains, chain_module("one", function, function), function)
+        ask(port, "POST", "/one/runs", {"input": 1, "mode": "invoke"})
+    process.until_printed("The server's process has ended.")
+
+    served(process, chains, chain_module("one", "Good"), "Good")
+
+
+def test_ctrl_c_of_a_terminal_is_for_the_process_that_ends_the_server(
+    process: ServerProcess, chains: Path
+) -> None:
+    # The terminal sends it to both, and the server would end itself while the other one waits.
+    interrupted = "lambda value: __import__('os').kill(__import__('os').getpid(), 2) or value"
+    port = served(process, chains, chain_module("one", "Interrupted", interrupted), "Interrupted")
+
+    for _ in range(2):
+        assert ask(port, "POST", "/one/invoke", {"input": 1})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "setting", "is_listed"),
+    [([], None, "true"), ([], "false", "false"), (["--host", "0.0.0.0"], None, None)],
+    ids=["unless", "a setting says otherwise", "or others can reach it"],
+)
+def test_who_may_list_runs_in_development(
+    options: list[str],
+    setting: str | None,
+    is_listed: str | None,
+    own: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if setting is not None:
+        monkeypatch.setenv("CHAINSERVE_LIST_ALL_RUNS", setting)
+    with socket.create_server(("0.0.0.0", 0)) as taken, forgotten(own):
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(own), "--reload", "--port", port, *options]) == 1
+        assert os.environ.get("CHAINSERVE_LIST_ALL_RUNS") == is_listed
+
+
+def test_a_server_may_begin_with_what_cannot_be_imported(own: Path) -> None:
+    (own / "one.py").write_text("chain = (\n")
+    process = serve(own.parent, "--reload")
     try:
-        port = process.port()
-        (prompts / "title.txt").write_text("After")
-        until(lambda: titles(port) == ["After"])
-        (chains / "two.py").write_text(chain_module("two", "The second"))
-        until(lambda: titles(port) == ["After", "The second"])
-        (chains / "two.py").unlink()
-        until(lambda: titles(port) == ["After"])
+        process.until_printed("Waiting for a change…\n")
+        (own / "one.py").write_text(chain_module("one", "Mended"))
+        assert titles(process.port()) == ["Mended"]
     finally:
         process.close()
 
 
 def test_an_application_of_ones_own_is_started_again(tmp_path: Path) -> None:
     text = "from chainserve import create_app\n" + chain_module("one", "Before")
-    (tmp_path / "own.py").write_text(f"{text}app = create_app([chain])\n")
-    process = serve(tmp_path, "own.py:app", "--reload")
+    hidden = tmp_path / ".hidden"  # What is served is watched even so.
+    hidden.mkdir()
+    (hidden / "own.py").write_text(f"{text}app = create_app([chain])\n")
+    process = serve(tmp_path, ".hidden/own.py:app", "--reload")
     try:
         port = process.port()
         assert titles(port) == ["Before"]
-        (tmp_path / "own.py").write_text(
+        (hidden / "own.py").write_text(
             f"{text}app = create_app([chain])\n".replace("Before", "Change")  # Of the same size.
         )
         until(lambda: titles(port) == ["Change"])
@@ -149,54 +207,52 @@ def test_an_application_of_ones_own_is_started_again(tmp_path: Path) -> None:
         process.close()
 
 
-@pytest.mark.parametrize("function", [BLOCKING, DYING])
-def test_no_chain_keeps_the_next_server_from_its_start(function: str, chains: Path) -> None:
-    (chains / "one.py").write_text(chain_module("one", function=function))
-    process = serve(chains.parent, "--reload")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all_of_its_processes(number: signal.Signals, own: Path) -> None:
+    (own / "one.py").write_text(chain_module("one"))
+    process = serve(own.parent, "--reload")
     try:
         port = process.port()
-        ask(port, "POST", "/one/runs", {"input": 1, "mode": "invoke"})
-        if function == DYING:
-            process.until_printed("The server's process has ended.")
-        (chains / "one.py").write_text(chain_module("one", "After"))
-        until(lambda: titles(port) == ["After"])
+        process.signal(number)
+        code, _ = process.wait(WAIT_SECONDS)
+    finally:
+        process.close()
+
+    assert code == 0
+    assert "Traceback" not in process.output
+    assert is_refused(port)
+
+
+@pytest.mark.parametrize("text", [chain_module("one"), IMPORTING], ids=["serves", "imports"])
+def test_when_it_is_killed_its_processes_end_too(text: str, own: Path) -> None:
+    (own / "one.py").write_text(text)
+    port = free_port()
+    process = start("serve", "--reload", "--port", str(port), folder=own.parent)
+    try:
+        process.until_printed("importing" if text == IMPORTING else "Ctrl-C stops it.")
+        process.signal(signal.SIGKILL)
+        until(lambda: is_refused(port))
     finally:
         process.close()
 
 
-def test_runs_are_listed_in_development_unless_a_setting_says_otherwise(chains: Path) -> None:
-    for variables, status in (({}, 200), ({"CHAINSERVE_LIST_ALL_RUNS": "false"}, 403)):
-        process = serve(chains.parent, "--reload", **variables)
-        try:
-            assert ask(process.port(), "GET", "/one/runs")[0] == status
-        finally:
-            process.close()
+def is_refused(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_of_its_processes(number: signal.Signals, process: ServerProcess) -> None:
-    port = process.port()
-    process.signal(number)
-    code, _ = process.wait(WAIT_SECONDS)
+def test_what_watches_imports_nothing_of_what_it_serves() -> None:
+    # A server's report, too, is read without it.
+    watching = "from chainserve.cli.reload import Report; import sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", watching], cwd=ROOT, capture_output=True, check=True, text=True
+    )
 
-    assert code == 0
-    assert "Traceback" not in process.output
-    with pytest.raises(ConnectionRefusedError):
-        ask(port, "GET", "/livez")
-
-
-def test_when_it_is_killed_its_processes_end_too(process: ServerProcess) -> None:
-    port = process.port()
-    process.signal(signal.SIGKILL)
-
-    def is_refused() -> bool:
-        try:
-            ask(port, "GET", "/livez")
-        except OSError:
-            return True
-        return False
-
-    until(is_refused)
+    assert Report.__module__ == Reloader.__module__
+    assert not {"chainserve.app", "fastapi", "langchain_core"} & {*done.stdout.split()}
 
 
 def test_what_is_not_the_projects_own_is_not_watched(tmp_path: Path) -> None:

@@ -74,30 +74,36 @@ def test_it_serves_the_folder_chains_and_says_where_and_what(project: Path) -> N
     assert "Traceback" not in process.output
 
 
-@pytest.mark.parametrize(
-    "target", ["own:app", "own:Held.app", "own.py:app", "deep/my-server.py:app"]
-)
-def test_it_serves_an_application_of_ones_own(target: str, project: Path) -> None:
-    process = serve(project, target)
+def test_it_serves_an_application_of_ones_own(project: Path) -> None:
+    process = serve(project, "own:app", PORT="1")  # Which the option goes before.
     try:
         answer = ask(process.port(), "POST", "/own/invoke", {"input": "x"})
     finally:
         process.close()
 
     assert answer[0] == 200
-    assert f"serves {target} at " in process.output
+    assert "serves own:app at " in process.output
 
 
-def test_the_environment_says_where_unless_an_option_does(project: Path) -> None:
-    port, other = free_port(), free_port()
-    for arguments, expected in (((), port), (("--port", str(other), "--host", HOST), other)):
-        variables = {"PORT": str(port), "CHAINSERVE_LOG_FORMAT": "json"}
-        process = start("serve", *arguments, folder=project, **variables)
-        try:
-            assert process.port() == expected
-        finally:
-            process.close()
-        assert '{"chains": ["/one", "/two"]' in process.output
+@pytest.mark.parametrize("target", ["own:Held.app", "own.py:app", "deep/my-server.py:app"])
+def test_an_application_is_named_by_its_module_or_its_file(
+    target: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    with forgotten(project):
+        app = parse_target(target).load().app
+
+    assert "/own/invoke" in {route.path for route in app.routes}
+
+
+def test_the_environment_says_where_without_an_option(project: Path) -> None:
+    port = free_port()
+    process = start("serve", folder=project, PORT=str(port), CHAINSERVE_LOG_FORMAT="json")
+    try:
+        assert process.port() == port
+    finally:
+        process.close()
+    assert '{"chains": ["/one", "/two"]' in process.output
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from chainserve.cli import main
 from chainserve.cli.runs import age
-from tests._command import chain_module, forgotten, run, serve
+from tests._command import Here, chain_module, forgotten, here as here, run, serve
 from tests._elsewhere import elsewhere as elsewhere
 from tests._processes import ROOT, ask, free_port
 
@@ -58,10 +58,10 @@ TABLE = """\
 
 
 def test_the_chains_of_a_folder_and_of_its_server_are_listed_alike(
-    project: Path, port: int
+    project: Path, port: int, here: Here
 ) -> None:
     of_the_folder = run("list", folder=project)
-    of_the_server = run("list", f"http://127.0.0.1:{port}/", folder=project)
+    of_the_server = here("list", f"http://127.0.0.1:{port}/?a=/")
 
     assert of_the_folder.out == of_the_server.out == TABLE
     assert of_the_folder.code == of_the_server.code == 0
@@ -98,9 +98,10 @@ def test_the_shipped_chains_name_their_model_and_stream(
     ("target", "code", "part"),
     [
         ("nowhere", 1, "The folder 'nowhere' does not exist."),
-        ("{elsewhere}", 3, "answered what no chainserve answers. Is it the right URL?"),
+        ("{elsewhere}", 3, "Is it the URL of a chainserve?"),
         ("http://127.0.0.1:{free}", 3, "cannot be reached"),
         ("http://", 2, "'http://' is no URL of a server"),
+        ("{elsewhere}/page", 3, "answered what no chainserve answers. Is it the right URL? <h1>"),
     ],
 )
 def test_what_cannot_be_listed_is_told(
@@ -116,7 +117,7 @@ def test_runs_are_listed_with_status_mode_age_and_error(
     port: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ids = [started(port, "/ratio", input) for input in (4, 0)]
-    url = f"http://127.0.0.1:{port}/ratio"
+    url = f"http://127.0.0.1:{port}/ratio?a=/"
 
     assert main(["runs", url]) == 0
     failed, succeeded = capfd.readouterr().out.splitlines()
@@ -127,9 +128,9 @@ def test_runs_are_listed_with_status_mode_age_and_error(
     assert [one["run_id"] for one in json.loads(capfd.readouterr().out)["runs"]] == ids[::-1]
 
 
-def test_a_run_is_shown_with_its_output(port: int) -> None:
+def test_a_run_is_shown_with_its_output(port: int, here: Here) -> None:
     run_id = started(port, "/message", 1)
-    shown = run("runs", "message", run_id, PORT=str(port))
+    shown = here("runs", "message", run_id, PORT=str(port))
 
     assert (shown.code, shown.out) == (0, "An answer.\n")
     assert f"run_id: {run_id}\nstatus: success\nmode: invoke\n" in shown.err
@@ -165,7 +166,7 @@ def test_a_server_that_does_not_list_runs_says_what_to_set(
 ) -> None:
     assert main(["runs", f"http://127.0.0.1:{secretive_port}/ratio"]) == 1
     err = capfd.readouterr().err
-    assert err.startswith("chainserve runs: 403 for ")
+    assert err.startswith("chainserve runs: 403 Forbidden for ")
     assert "CHAINSERVE_LIST_ALL_RUNS=true" in err
 
 
@@ -174,7 +175,7 @@ def test_a_server_that_does_not_list_runs_says_what_to_set(
     [
         (["ratoi"], 1, "Did you mean /ratio/runs?"),
         (["ratio", "no/such"], 1, "There is no"),
-        (["ratio", "--url", "{elsewhere}"], 3, "answered what no chainserve answers."),
+        (["ratio", "--url", "{elsewhere}"], 3, "Is it the URL of a chainserve?"),
         (["ratio", "--url", "nowhere"], 2, "'nowhere' is no URL of a server"),
     ],
 )

@@ -709,15 +709,24 @@ async def test_leaving_ends_the_run_on_the_server(kind: str) -> None:
     assert chain.cancellations == 1
 
 
-async def test_a_closed_sync_stream_ends_the_run_on_the_server() -> None:
+@pytest.mark.parametrize(
+    ("server", "expected"),
+    [
+        pytest.param(CHAINSERVE, "cancelled", id="chainserve"),
+        pytest.param(LANGSERVE, "running", id="langserve"),
+    ],
+)
+async def test_a_closed_sync_stream_ends_the_run_on_the_server(server: Any, expected: str) -> None:
     chain = GatedChain(["a", "b"], before=1)
-    async with served(CHAINSERVE, chain) as client:
+    async with served(server, chain) as client:
 
         def read_one() -> Any:
-            for chunk in client.stream(1):
-                return chunk
+            chunks = client.stream(1)
+            first = next(chunks)
+            chunks.close()
+            return first, client.last_run.status
 
-        assert await asyncio.to_thread(read_one) == "a"
+        assert await asyncio.to_thread(read_one) == ("a", expected)
         await asyncio.wait_for(chain.cancelled.wait(), 1)
 
 

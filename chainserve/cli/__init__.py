@@ -6,13 +6,12 @@ fails for what another one needs.
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chainserve.cli.exits import CANCELLED, DONE, CommandError
-from chainserve.cli.terminal import tell, write_anything
+from chainserve.cli.exits import CANCELLED, DONE, FAILED, CommandError
+from chainserve.cli.terminal import drop, has_all_streams, tell, write_anything
 from chainserve.version import __version__
 
 COMMANDS = {
@@ -32,20 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the command's name; those of the process when None.
     """
     given = sys.argv[1:] if arguments is None else arguments
+    has_all_streams()
     write_anything(sys.stdout, sys.stderr)
     options = _parser(given).parse_args(given)
     command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
     except CommandError as error:
         tell(f"chainserve {options.name}: {error}")
         return error.code
     except KeyboardInterrupt:
+        drop(sys.stdout)  # Who reads it may have stopped to.
         return CANCELLED
     except BrokenPipeError:
-        # Who read the output has seen enough, as `head` has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop(sys.stdout)  # Who read it has seen enough, as `head` has.
         return int(options.when_unread)
+    except OSError as error:  # Such as a full disk, or a folder that is gone.
+        drop(sys.stdout)
+        tell(f"chainserve {options.name}: {error}")
+        return int(options.when_failed)
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -85,7 +91,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-        command.set_defaults(when_unread=DONE)
+        command.set_defaults(when_unread=DONE, when_failed=FAILED)
         if name in arguments:
             importlib.import_module(f"chainserve.cli.{name}").set_up(command)
     return parser

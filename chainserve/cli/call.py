@@ -51,7 +51,7 @@ environment:
     exit_codes(
         {
             DONE: "the run succeeded, or the reader of standard output has seen enough",
-            FAILED: "the run failed, or the server refused it; standard error says why",
+            FAILED: "the run failed, the server refused it, or the output has no place",
             BAD_USAGE: "bad usage, or the extra client is not installed",
             UNREACHABLE: "the server cannot be reached, or is no such server",
             INTERRUPTED: "the stream was cut, and could not be read on to its end",
@@ -116,7 +116,8 @@ def _call(options: argparse.Namespace) -> int:
         text = _text(options.input)
     from chainserve.cli.calling import call
 
-    return call(url, text, options)
+    call(url, text, options)
+    return DONE
 
 
 def _text(given: str | None) -> str:
@@ -126,7 +127,8 @@ def _text(given: str | None) -> str:
         CommandError: There is none.
     """
     if given is not None and given != "-":
-        return given
+        # Bytes that the locale could not read are what they are elsewhere.
+        return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if given is None and (sys.stdin is None or sys.stdin.isatty()):
         raise CommandError("There is no INPUT: give JSON, a text, or - for stdin.", BAD_USAGE)
     text = sys.stdin.buffer.read().decode("utf-8-sig", "replace").rstrip("\r\n")

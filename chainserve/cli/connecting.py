@@ -1,23 +1,21 @@
-"""How commands reach a server: their options for it, its URL, and what they say when it fails."""
+"""Where commands find a server: their options for it, and the URL that these mean."""
 
 import argparse
 import os
-from collections.abc import Mapping
+import re
 from contextlib import suppress
-from json import JSONDecodeError
-from typing import Any
-from urllib.parse import urlsplit
+from ipaddress import ip_address
+from urllib.parse import urlsplit, urlunsplit
 
-from chainserve.cli.exits import BAD_USAGE, FAILED, UNREACHABLE, CommandError
+from chainserve.cli.exits import BAD_USAGE, CommandError
 
 ENVIRONMENT = """\
   CHAINSERVE_URL  the server's URL, without --url
   PORT            its port on this machine, without either (8000)"""
 """The part of a command's help that tells which variables say where the server is."""
 
-_TIMEOUT = 10.0
-_MAX_SHOWN = 300
-"""How many characters of an answer that nobody expects are shown."""
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\t]*)")
+"""A name as RFC 9110 has it, and a value that every server can read."""
 
 
 def add_url_option(parser: argparse.ArgumentParser) -> None:
@@ -38,26 +36,14 @@ def add_header_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"{text!r} is no header: write it as 'Name: value'")
-    return name.strip(), value.strip()
+    if (found := _HEADER.fullmatch(text)) is None:  # Which is not shown: it may be a secret.
+        raise argparse.ArgumentTypeError("write a header as 'Name: value', in ASCII")
+    return found[1], found[2].strip()
 
 
 def is_url(text: str) -> bool:
     """Tell whether a text is meant as a URL."""
     return text.lower().startswith(("http://", "https://"))
-
-
-def server_url(options: argparse.Namespace) -> str:
-    """Return the URL of the server, without a slash at its end.
-
-    Raises:
-        CommandError: It is none.
-    """
-    port = os.environ.get("CHAINSERVE_PORT") or os.environ.get("PORT") or "8000"
-    told = options.url or os.environ.get("CHAINSERVE_URL") or f"http://127.0.0.1:{port}"
-    return checked_url(told).rstrip("/")
 
 
 def chain_url(options: argparse.Namespace, place: str) -> str:
@@ -67,11 +53,26 @@ def chain_url(options: argparse.Namespace, place: str) -> str:
         CommandError: It is no URL.
     """
     if is_url(place):
-        return checked_url(place).rstrip("/")
+        return checked_url(place)
     if "://" in place:
         raise CommandError(f"{place!r} is no URL of a chain: it begins with http.", BAD_USAGE)
     path = place.replace("\\", "/").strip("/")
-    return f"{server_url(options)}/{path}".rstrip("/")
+    parts = urlsplit(_server_url(options))
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{path}"))
+
+
+def _server_url(options: argparse.Namespace) -> str:
+    port = os.environ.get("CHAINSERVE_PORT") or os.environ.get("PORT") or "8000"
+    told = options.url or os.environ.get("CHAINSERVE_URL") or f"http://127.0.0.1:{port}"
+    return checked_url(told)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a host is this machine, and can be nothing else."""
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def checked_url(url: str) -> str:
@@ -84,49 +85,8 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url)
         if is_url(url) and parts.hostname and parts.port != 0:
             return url
-    raise CommandError(f"{url!r} is no URL of a server, such as http://127.0.0.1:8000.", BAD_USAGE)
-
-
-def get_json(url: str, options: argparse.Namespace) -> Any:
-    """Return what a server answers to a GET.
-
-    Raises:
-        CommandError: It cannot be reached, refuses, or answers something else.
-    """
-    from chainserve.client_requests import shown_url
-    from chainserve.transport import PACKAGES, caught_as_any, errors_named
-
-    try:
-        with caught_as_any():
-            response = PACKAGES[0].get(url, headers=options.header, timeout=_TIMEOUT)
-    except errors_named("RequestError", "InvalidURL") as error:
-        raise unreachable(url, error) from None
-    try:
-        answer = response.json()
-    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
-        raise CommandError(not_such_a_server(shown_url(url), response.text), UNREACHABLE) from None
-    if response.status_code == 200:
-        return answer
-    # A problem document, or LangServe's JSON; whoever has another form is neither.
-    members = answer if isinstance(answer, Mapping) else {}
-    if (message := members.get("message") or members.get("detail")) is None:
-        raise CommandError(not_such_a_server(shown_url(url), response.text), UNREACHABLE)
-    raise CommandError(f"{response.status_code} for {shown_url(url)}: {message}", FAILED)
-
-
-def unreachable(url: str, error: Exception) -> CommandError:
-    """Return the error for a server that does not answer."""
-    from chainserve.client_requests import shown_url
-
-    reason = str(error) or type(error).__name__
-    return CommandError(
-        f"{shown_url(url)} cannot be reached: {reason}. Start it with `chainserve serve`, or say "
-        "where it is with --url.",
-        UNREACHABLE,
+    # A password stands before an @.
+    shown = url.rpartition("@")[2]
+    raise CommandError(
+        f"{shown!r} is no URL of a server, such as http://127.0.0.1:8000.", BAD_USAGE
     )
-
-
-def not_such_a_server(url: str, answer: str) -> str:
-    """Return what is said of a server that answers something else."""
-    shown = " ".join(answer[:_MAX_SHOWN].split())
-    return f"{url} answered what no chainserve answers. Is it the right URL? {shown}".rstrip()

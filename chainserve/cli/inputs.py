@@ -54,8 +54,8 @@ def input_of(text: str, value: Any, schema: Schema) -> Any:
 
 
 def _object_with(words: str, root: Schema, schema: Schema) -> dict[str, Any]:
-    fields: Mapping[str, Any] = root.get("properties", {})
-    wanted = [*root.get("required", ())] or [*fields]
+    fields, required = _object_at(root, "properties"), _list_at(root, "required")
+    wanted = required or [*fields]
     if len(wanted) == 1 and wanted[0] in fields:
         [name] = wanted
         field = _resolved(fields[name], schema)
@@ -63,12 +63,11 @@ def _object_with(words: str, root: Schema, schema: Schema) -> dict[str, Any]:
             return {name: words}
         if _is_list_of_messages(field, schema):
             return {name: [_human(words)]}
-    known = ", ".join(
-        f"{name} (required)" if name in root.get("required", ()) else name for name in fields
-    )
+    known = ", ".join(f"{name} (required)" if name in required else name for name in fields)
+    described = f" with the fields {known}" if known else ""
     raise NoPlaceForTextError(
-        f"This chain's input is an object with the fields {known}. Give it as JSON, such as "
-        f"'{json.dumps(dict.fromkeys(wanted, '…'), ensure_ascii=False)}'."
+        f"This chain's input is an object{described}. Give it as JSON, such as "
+        f"'{json.dumps(dict.fromkeys(map(str, wanted), '…'), ensure_ascii=False)}'."
     )
 
 
@@ -81,7 +80,10 @@ def _resolved(part: Any, schema: Schema) -> Schema:
     for _ in range(_MAX_DEPTH):
         if not isinstance(part, Mapping):
             return {}
-        reference = part.get("$ref")
+        reference, parts = part.get("$ref"), _list_at(part, "allOf")
+        if reference is None and len(parts) == 1:  # As pydantic 1 writes a field with a reference.
+            part = parts[0]
+            continue
         if not isinstance(reference, str) or not reference.startswith("#/"):
             return part
         part = schema
@@ -92,26 +94,27 @@ def _resolved(part: Any, schema: Schema) -> Schema:
 
 def _alternatives(part: Schema, schema: Schema) -> Iterator[Schema]:
     """Yield what a part of a schema may be, itself where it has no alternatives."""
-    several = part.get("anyOf") or part.get("oneOf")
-    if not isinstance(several, list):
-        yield part
-        return
+    several = _list_at(part, "anyOf") or _list_at(part, "oneOf") or [part]
     for one in several:
         yield _resolved(one, schema)
 
 
 def _takes(part: Schema, kind: str, schema: Schema) -> bool:
-    return any(one.get("type") == kind for one in _alternatives(part, schema))
+    return any(_is(one, kind) for one in _alternatives(part, schema))
 
 
 def _object_of(part: Schema, schema: Schema) -> Schema:
-    return next(one for one in _alternatives(part, schema) if one.get("type") == "object")
+    return next(one for one in _alternatives(part, schema) if _is(one, "object"))
+
+
+def _is(part: Schema, kind: str) -> bool:
+    return kind in (_list_at(part, "type") or [part.get("type")])
 
 
 def _is_list_of_messages(part: Schema, schema: Schema) -> bool:
     """Tell whether a part of a schema is a list of which each item may be a human message."""
     for one in _alternatives(part, schema):
-        if one.get("type") == "array":
+        if _is(one, "array"):
             item = _resolved(one.get("items"), schema)
             if any(_is_human(kind, schema) for kind in _alternatives(item, schema)):
                 return True
@@ -119,7 +122,19 @@ def _is_list_of_messages(part: Schema, schema: Schema) -> bool:
 
 
 def _is_human(item: Schema, schema: Schema) -> bool:
-    fields = item.get("properties", {})
+    fields = _object_at(item, "properties")
     kind = _resolved(fields.get("type"), schema)
-    kinds = (kind.get("const"), kind.get("default"), *kind.get("enum", ()))
+    kinds = (kind.get("const"), kind.get("default"), *_list_at(kind, "enum"))
     return "content" in fields and "human" in kinds
+
+
+def _object_at(part: Schema, name: str) -> Mapping[str, Any]:
+    """Return a member of a part; nothing where a server, which may be any, has something else."""
+    value = part.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list_at(part: Schema, name: str) -> list[Any]:
+    """Return a member of a part, as `_object_at` does."""
+    value = part.get(name)
+    return value if isinstance(value, list) else []

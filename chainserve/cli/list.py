@@ -6,13 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chainserve.cli.connecting import (
-    add_header_option,
-    checked_url,
-    get_json,
-    is_url,
-    not_such_a_server,
-)
+from chainserve.cli.connecting import add_header_option, checked_url, is_url
 from chainserve.cli.exits import (
     BAD_USAGE,
     DONE,
@@ -22,6 +16,7 @@ from chainserve.cli.exits import (
     exit_codes,
     require,
 )
+from chainserve.cli.terminal import say
 
 _HELP = """\
 List the chains of a folder, or of a server that runs.
@@ -65,23 +60,26 @@ def set_up(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     if is_url(options.target):
         require("client")
-        chains = _served(checked_url(options.target).rstrip("/"), options)
+        chains = _served(checked_url(options.target), options)
     else:
         require("server")
         chains = _declared(options.target)
     if options.json:
-        print(json.dumps(chains, indent=2))
+        say(json.dumps(chains, indent=2))
         return DONE
     for line in _lines(chains):
-        print(line)
+        say(line)
     return DONE
 
 
 def _served(url: str, options: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
-    chains = get_json(f"{url}/chains", options)
-    if not isinstance(chains, list) or not all(_is_described(chain) for chain in chains):
-        raise CommandError(not_such_a_server(url, json.dumps(chains)), UNREACHABLE)
-    return chains
+    from chainserve.cli.remote import RemoteChain, failures_told, unexpected
+
+    with failures_told(url), RemoteChain(url, options.header) as server:
+        chains = server.get("chains")
+        if not isinstance(chains, list) or not all(_is_described(chain) for chain in chains):
+            raise unexpected(url, json.dumps(chains))
+        return chains
 
 
 def _is_described(chain: Any) -> bool:

@@ -63,7 +63,7 @@ def set_up(parser: argparse.ArgumentParser) -> None:
         default="stdin.py",
         help="with -: the file's name, which says what it is (default: %(default)s)",
     )
-    parser.set_defaults(command=_migrate, when_unread=FAILED)
+    parser.set_defaults(command=_migrate, when_unread=FAILED, when_failed=FAILED)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`chainserve new`: writes a chain's module and its test."""
 
 import argparse
+import json
 import keyword
 import os
 import re
@@ -115,7 +116,7 @@ def _new(options: argparse.Namespace) -> int:
     words = {
         "@NAME@": name,
         "@TITLE@": name.replace("_", " ").strip().capitalize(),
-        "@FOLDER@": "".join(f" / {part!r}" for part in folder.parts).replace("'", '"'),
+        "@FOLDER@": "".join(f" / {json.dumps(part)}" for part in folder.parts),
     }
     files = {folder / f"{name}.py": _CHAIN, PurePosixPath("tests", f"test_{name}.py"): _TEST}
     _write({Path(path): _filled(text, words) for path, text in files.items()})
@@ -154,11 +155,10 @@ def _below_here(folder: str) -> PurePosixPath:
     Raises:
         CommandError: It is not below this one.
     """
-    path = os.path.relpath(folder.replace("\\", "/")) if not Path(folder).is_absolute() else ".."
-    parts = Path(path).parts
-    if not parts or ".." in parts:
-        raise CommandError(f"{folder!r} is no folder below this one.", BAD_USAGE)
-    return PurePosixPath(*parts)
+    path = Path(os.path.normpath(folder.replace("\\", "/")))
+    if path.is_absolute() or ".." in path.parts or path in (Path(), Path("tests")):
+        raise CommandError(f"{folder!r} is no folder for chains below this one.", BAD_USAGE)
+    return PurePosixPath(*path.parts)
 
 
 def _filled(text: str, words: dict[str, str]) -> str:

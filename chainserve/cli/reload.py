@@ -13,15 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from chainserve.cli.serving import announcement
 from chainserve.cli.target import Application, Folder, ServedChain
 from chainserve.cli.terminal import tell
 from chainserve.cli.watch import Watch
-
-if TYPE_CHECKING:
-    from chainserve.cli.worker import Report
 
 _INTERVAL = 0.1
 """Seconds between two looks at the files, unless a look takes long."""
@@ -34,6 +31,20 @@ _KILL_SECONDS = 1.0
 
 _MAX_SHOWN = 3
 """How many changed files are named."""
+
+
+class Report(NamedTuple):
+    """What a server process says when it serves.
+
+    Attributes:
+        chains: The chains that it serves.
+        failure: Why it serves none; requests are answered with it.
+        modules: The installed modules that it has imported, in their order.
+    """
+
+    chains: list[ServedChain]
+    failure: str | None
+    modules: list[str]
 
 
 class Reloader:
@@ -102,7 +113,7 @@ class Reloader:
     def _make(self) -> "_Worker":
         return _Worker(self._target, self._listener, self._modules)
 
-    def _tell(self, report: "Report") -> None:
+    def _tell(self, report: Report) -> None:
         if report.failure is not None:
             tell(f"{report.failure}\nWaiting for a change…")
             self._chains = None
@@ -134,10 +145,11 @@ class _Worker:
         return self._process.is_alive()
 
     def go(self) -> None:
-        """Have it serve."""
-        self._orders.send(None)
+        """Have it serve, unless it has died."""
+        with suppress(OSError):
+            self._orders.send(None)
 
-    def report(self) -> "Report | None":
+    def report(self) -> Report | None:
         """Return what it has said since the last call."""
         with suppress(EOFError, OSError):
             if self._orders.poll():

@@ -12,19 +12,16 @@ from chainserve.cli.connecting import (
     add_header_option,
     add_url_option,
     chain_url,
-    get_json,
-    not_such_a_server,
 )
 from chainserve.cli.exits import (
     BAD_USAGE,
     DONE,
     FAILED,
     UNREACHABLE,
-    CommandError,
     exit_codes,
     require,
 )
-from chainserve.cli.terminal import tell
+from chainserve.cli.terminal import say, tell
 
 _HELP = """\
 List the runs of a chain on a server, the newest first, or show one of them
@@ -72,19 +69,25 @@ def set_up(parser: argparse.ArgumentParser) -> None:
 
 def _runs(options: argparse.Namespace) -> int:
     require("client")
-    url = f"{chain_url(options, options.chain)}/runs"
-    if options.run_id is not None:
-        url = f"{url}/{quote(options.run_id, safe='')}"
-    answer = get_json(url, options)
-    if not isinstance(answer, dict) or not {"runs", "run_id"} & answer.keys():
-        raise CommandError(not_such_a_server(url, json.dumps(answer)), UNREACHABLE)
+    answer = _answer(chain_url(options, options.chain), options)
     if options.json:
-        print(json.dumps(answer, indent=2))
+        say(json.dumps(answer, indent=2))
     elif options.run_id is not None:
         _show(answer)
     else:
         _list(answer["runs"])
     return DONE
+
+
+def _answer(url: str, options: argparse.Namespace) -> Mapping[str, Any]:
+    from chainserve.cli.remote import RemoteChain, failures_told, unexpected
+
+    path = "runs" if options.run_id is None else f"runs/{quote(options.run_id, safe='')}"
+    with failures_told(url), RemoteChain(url, options.header) as remote:
+        answer = remote.get(path)
+        if not isinstance(answer, dict) or not {"runs", "run_id"} & answer.keys():
+            raise unexpected(url, json.dumps(answer))
+        return answer
 
 
 def _list(runs: list[Mapping[str, Any]]) -> None:
@@ -94,7 +97,7 @@ def _list(runs: list[Mapping[str, Any]]) -> None:
         error = run.get("error") or {}
         why = f"  {error.get('code', '')}: {error.get('message', '')}" if error else ""
         ago = age(run["created_at"])
-        print(f"{run['run_id']}  {run['status']:9}  {run['mode']:13}  {ago:>6}{why}")
+        say(f"{run['run_id']}  {run['status']:9}  {run['mode']:13}  {ago:>6}{why}")
 
 
 def _show(run: Mapping[str, Any]) -> None:
@@ -103,7 +106,7 @@ def _show(run: Mapping[str, Any]) -> None:
         if name not in ("output", "stream_url"):
             tell(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
     if "output" in run:
-        print(_text(run["output"]))
+        say(_text(run["output"]))
 
 
 def _text(output: Any) -> str:

@@ -2,8 +2,8 @@
 
 import argparse
 import os
-from ipaddress import ip_address
 
+from chainserve.cli.connecting import is_loopback
 from chainserve.cli.exits import BAD_USAGE, DONE, FAILED, CommandError, exit_codes, require
 
 _HELP = """\
@@ -95,7 +95,7 @@ def _serve(options: argparse.Namespace) -> int:
         return serve_here(target, settings)
     from chainserve.cli.reload import Reloader
 
-    if _is_loopback(settings.host):
+    if is_loopback(settings.host):
         _set_unless_set("CHAINSERVE_LIST_ALL_RUNS", "true")
     Reloader(target, listen(settings.host, settings.port), options.reload_include).run()
     return DONE
@@ -111,10 +111,3 @@ def _put_into_environment(options: argparse.Namespace) -> None:
 def _set_unless_set(variable: str, value: str) -> None:
     if not os.environ.get(variable):
         os.environ[variable] = value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

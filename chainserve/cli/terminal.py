@@ -2,16 +2,19 @@
 
 import io
 import logging
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self, TextIO
 
 _TICK = 1.0
 """Seconds between two looks at how long has been waited."""
+
+_USUAL_COLUMNS = 80
 
 
 def write_anything(*streams: TextIO) -> None:
@@ -21,9 +24,38 @@ def write_anything(*streams: TextIO) -> None:
             stream.reconfigure(errors="replace")
 
 
+def has_all_streams() -> None:
+    """Have nothing read, and nothing kept, where a standard stream was closed by the caller."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def drop(stream: TextIO) -> None:
+    """Forget what was written and not taken, so that nobody waits for it at the end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+_CONTROLS: Mapping[int, str] = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+} | {ord("\r"): ""}
+"""What drives a terminal, as it is shown there."""
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    """Return a text as a stream gets it: no server, and no model, drives the user's terminal."""
+    return text.translate(_CONTROLS) if stream.isatty() else text
+
+
+def say(message: str) -> None:
+    """Say something on standard output."""
+    print(_shown(message, sys.stdout), flush=True)
+
+
 def tell(message: str) -> None:
     """Say something on standard error."""
-    print(message, file=sys.stderr, flush=True)
+    print(_shown(message, sys.stderr), file=sys.stderr, flush=True)
 
 
 class TextOutput:
@@ -36,6 +68,7 @@ class TextOutput:
         self._stream = stream
         self._held = ""
         self._is_in_line = False
+        self._is_stuck = False
 
     def write(self, text: str) -> None:
         """Write the next piece of the text."""
@@ -55,13 +88,15 @@ class TextOutput:
 
     def end(self) -> None:
         """End the text, if there is one; what follows begins a line."""
-        if self._is_in_line:
+        if self._is_in_line and not self._is_stuck:
             self._put("\n")
         self._held, self._is_in_line = "", False
 
     def _put(self, text: str) -> None:
-        self._stream.write(text)
+        self._is_stuck = True  # Unless what follows returns: nobody may read, until Ctrl-C.
+        self._stream.write(_shown(text, self._stream))
         self._stream.flush()
+        self._is_stuck = False
 
 
 @contextmanager
@@ -130,8 +165,7 @@ class Waiting:
             return
         with self._lock:
             if self._over.is_set():
-                self._stream.write(f"\n{text}\n")
-                self._stream.flush()
+                tell(f"\n{text}")
             else:
                 self._show(text)
 
@@ -144,7 +178,15 @@ class Waiting:
 
     def _show(self, text: str) -> None:
         """Write over what is shown; blanks erase it on every terminal."""
+        text = _shown(text, self._stream)[: _columns(self._stream) - 1]
         if text or self._shown:
             self._stream.write(f"\r{' ' * len(self._shown)}\r{text}")
             self._stream.flush()
         self._shown = text
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal, within which a line can be erased."""
+    with suppress(OSError):
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_COLUMNS
+    return _USUAL_COLUMNS

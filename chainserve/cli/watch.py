@@ -14,12 +14,12 @@ class Watch:
     Virtual environments, hidden folders and what tools install are not looked at.
 
     Args:
-        folders: Where to look; what is below another one of them is looked at once.
+        folders: Where to look.
         patterns: Names beside `*.py`, such as `*.txt` or `prompts/*.md`.
     """
 
     def __init__(self, folders: Iterable[Path], patterns: Sequence[str] = ()) -> None:
-        self._folders = _outermost(folders)
+        self._folders = {folder.resolve() for folder in folders}
         self._patterns = (_PYTHON, *patterns)
         self._seen = self._look()
 
@@ -39,11 +39,6 @@ class Watch:
                         continue
                     seen[entry.path] = (status.st_mtime_ns, status.st_size)
         return seen
-
-
-def _outermost(folders: Iterable[Path]) -> list[Path]:
-    resolved = {folder.resolve() for folder in folders}
-    return sorted(one for one in resolved if not resolved.intersection(one.parents))
 
 
 def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:

@@ -13,33 +13,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import FrameType
 
 from starlette.types import Receive, Scope, Send
 
 import chainserve.app  # noqa: F401 - it takes longest to import, so it is there before it is needed
+from chainserve.cli.reload import Report
 from chainserve.cli.serving import AnnouncingServer, server_config
-from chainserve.cli.target import Application, Folder, Loaded, ServedChain
+from chainserve.cli.target import Application, Folder, Loaded
 from chainserve.errors import ConfigurationError
 from chainserve.problems import problem_response
 from chainserve.settings import read_settings
 
 END_SECONDS = 0.5
 """How long a server may take to end, whatever its chains do."""
-
-
-class Report(NamedTuple):
-    """What a server process says when it serves.
-
-    Attributes:
-        chains: The chains that it serves.
-        failure: Why it serves none; requests are answered with it.
-        modules: The installed modules that it has imported, in their order.
-    """
-
-    chains: list[ServedChain]
-    failure: str | None
-    modules: list[str]
 
 
 class _NotLoadedError(ConfigurationError):
@@ -74,12 +61,25 @@ def work(
         orders.recv()
     except EOFError:
         return
-    _take_interrupts()
-    with suppress(KeyboardInterrupt):
-        _serve(orders, listener, target)
+    _leave_interrupts()
+    servers: list[_Server] = []
+    threading.Thread(target=_end_without_orders, args=(orders, servers), daemon=True).start()
+    _serve(orders, listener, target, servers)
 
 
-def _serve(orders: Connection, listener: socket.socket, target: Folder | Application) -> None:
+class _Server(AnnouncingServer):
+    """Serves until it is told to end: signals are for the process that tells it."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take no notice of a signal."""
+
+
+def _serve(
+    orders: Connection,
+    listener: socket.socket,
+    target: Folder | Application,
+    servers: list[_Server],
+) -> None:
     # A module that changes twice within a second would be taken for what was compiled before.
     sys.dont_write_bytecode = True
     loaded, failure = _load(target)
@@ -87,17 +87,19 @@ def _serve(orders: Connection, listener: socket.socket, target: Folder | Applica
     config = server_config(loaded.app, settings, grace=0, lifespan="off" if failure else "auto")
     logging.getLogger("uvicorn.error").addFilter(_is_worth_saying)
     report = Report([*loaded.chains], failure, _installed_modules())
-    server = AnnouncingServer(config, lambda: _report(orders, report))
-    threading.Thread(target=_end_without_orders, args=(orders, server), daemon=True).start()
+    server = _Server(config, lambda: _report(orders, report))
+    servers.append(server)
     server.run(sockets=[listener])
 
 
-def _take_interrupts() -> None:
-    """Take notice of Ctrl-C again, for which this process was started deaf; forget earlier ones."""
+def _leave_interrupts() -> None:
+    """Leave Ctrl-C to the process that has started this one, but not for what a chain starts.
+
+    A handler, unlike a mask or `SIG_IGN`, is not what processes get from the one that starts them.
+    """
+    signal.signal(signal.SIGINT, lambda *_: None)
     if hasattr(signal, "pthread_sigmask"):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _load(target: Folder | Application) -> tuple[Loaded, str | None]:
@@ -128,11 +130,15 @@ def _report(orders: Connection, report: Report) -> None:
         orders.send(report)
 
 
-def _end_without_orders(orders: Connection, server: Any) -> None:
-    """End the server when nobody is left who could say so, with a process that ends in time."""
+def _end_without_orders(orders: Connection, servers: Sequence[_Server]) -> None:
+    """End what serves when nobody is left who could say so, with a process that ends in time.
+
+    It ends while it imports, too.
+    """
     with suppress(EOFError, OSError):
         orders.recv()
-    server.should_exit = True
+    for server in servers:
+        server.should_exit = True
     time.sleep(END_SECONDS)
     os._exit(0)
 
