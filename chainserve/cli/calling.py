@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-from chainserve.cli.connecting import not_such_a_server, unreachable
+from chainserve.cli.connecting import LISTED, not_such_a_server, unreachable
 from chainserve.cli.events import RemoteChain, StreamEvent
 from chainserve.cli.exits import (
     BAD_USAGE,
@@ -162,8 +162,10 @@ def _as_command_error(url: str, error: Exception) -> CommandError:
         case RemoteStatusError() if _is_from_elsewhere(error):
             return CommandError(not_such_a_server(shown_url(url), error.response.text), UNREACHABLE)
         case RemoteStatusError():
-            failed = "The run failed: " if _is_in_stream(error) else ""
-            return CommandError(f"{failed}{error}", FAILED)
+            if _is_in_stream(error):
+                return CommandError(f"The run failed: {error}", FAILED)
+            hint = f" {LISTED}" if (error.status_code, error.code) == (404, "http_error") else ""
+            return CommandError(f"{error}{hint}", FAILED)
         case StreamInterruptedError():
             return CommandError(str(error), INTERRUPTED)
         case UnexpectedAnswerError():

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from json import JSONDecodeError
@@ -12,8 +13,15 @@ from chainserve.cli.exits import BAD_USAGE, FAILED, UNREACHABLE, CommandError
 
 ENVIRONMENT = """\
   CHAINSERVE_URL  the server's URL, without --url
-  PORT            its port on this machine, without either (8000)"""
+  CHAINSERVE_PORT, PORT
+                  its port on this machine, without either (8000)"""
 """The part of a command's help that tells which variables say where the server is."""
+
+LISTED = "`chainserve list URL` lists the chains of a server."
+"""What is said where a server has no such chain."""
+
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/.*)?")
+"""A URL that lacks its scheme, as curl takes one."""
 
 _TIMEOUT = 10.0
 _MAX_SHOWN = 300
@@ -45,7 +53,13 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is meant as a URL."""
+    """Tell whether a text is a URL, and no path.
+
+    Raises:
+        CommandError: It is meant as one, but lacks its scheme.
+    """
+    if _ADDRESS.fullmatch(text):
+        raise CommandError(f"{text!r} is no URL. Did you mean http://{text}?", BAD_USAGE)
     return text.lower().startswith(("http://", "https://"))
 
 
@@ -87,8 +101,13 @@ def checked_url(url: str) -> str:
     raise CommandError(f"{url!r} is no URL of a server, such as http://127.0.0.1:8000.", BAD_USAGE)
 
 
-def get_json(url: str, options: argparse.Namespace) -> Any:
+def get_json(url: str, options: argparse.Namespace, if_not_found: str = LISTED) -> Any:
     """Return what a server answers to a GET.
+
+    Args:
+        url: What is asked.
+        options: The command's.
+        if_not_found: What is said beside a 404 that tells of no run.
 
     Raises:
         CommandError: It cannot be reached, refuses, or answers something else.
@@ -111,7 +130,10 @@ def get_json(url: str, options: argparse.Namespace) -> Any:
     members = answer if isinstance(answer, Mapping) else {}
     if (message := members.get("message") or members.get("detail")) is None:
         raise CommandError(not_such_a_server(shown_url(url), response.text), UNREACHABLE)
-    raise CommandError(f"{response.status_code} for {shown_url(url)}: {message}", FAILED)
+    told = f"{response.status_code} for {shown_url(url)}: {message}"
+    if response.status_code == 404 and members.get("code") != "run_not_found":
+        told = f"{told} {if_not_found}"
+    raise CommandError(told, FAILED)
 
 
 def unreachable(url: str, error: Exception) -> CommandError:
@@ -120,8 +142,8 @@ def unreachable(url: str, error: Exception) -> CommandError:
 
     reason = str(error) or type(error).__name__
     return CommandError(
-        f"{shown_url(url)} cannot be reached: {reason}. Start it with `chainserve serve`, or say "
-        "where it is with --url.",
+        f"{shown_url(url)} cannot be reached: {reason}. Start it with `chainserve serve`, or give "
+        "the URL of the one that runs.",
         UNREACHABLE,
     )
 

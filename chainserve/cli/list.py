@@ -43,6 +43,8 @@ _EPILOG = exit_codes(
     }
 )
 
+_UNLISTED = "A server that create_app made lists its chains; /docs names the routes of any other."
+
 _VERBS = ("invoke", "batch", "stream", "stream_log", "stream_events", "runs")
 """The endpoints that are listed: those that run the chain."""
 
@@ -78,7 +80,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _served(url: str, options: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
-    chains = get_json(f"{url}/chains", options)
+    chains = get_json(f"{url}/chains", options, _UNLISTED)
     if not isinstance(chains, list) or not all(_is_described(chain) for chain in chains):
         raise CommandError(not_such_a_server(url, json.dumps(chains)), UNREACHABLE)
     return chains
