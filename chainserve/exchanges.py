@@ -298,6 +298,7 @@ class Exchanges:
             yield
         except BaseException as error:
             if call.is_left_running(error):
+                call.run.status = "cancelled"
                 with suppress(Exception):
                     self._read(self._open(cancelling(call)))
             raise
@@ -309,6 +310,7 @@ class Exchanges:
             yield
         except BaseException as error:
             if call.is_left_running(error):
+                call.run.status = "cancelled"
                 # A task of its own: a caller that is cancelled may be so again at each wait.
                 leaving = asyncio.ensure_future(self._acancel(call))
                 self._leaving.add(leaving)
