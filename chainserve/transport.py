@@ -1,6 +1,7 @@
 """The HTTP library of the client, httpx2 or httpx: its errors, and who opens and closes clients."""
 
 import asyncio
+import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -109,7 +110,9 @@ class HTTPClients:
 
     A connection belongs to the loop that opened it, so no loop gets those of another. An async
     client is closed when its loop ends, as `asyncio.run` ends one, or when this object is
-    collected: then its loop closes it, in whichever thread that happens, and nobody waits.
+    collected: then its loop closes it, in whichever thread that happens, and nobody waits. A
+    process that was forked opens clients of its own: two that shared a connection would read each
+    other's answers.
 
     Args:
         package: httpx or httpx2.
@@ -119,21 +122,35 @@ class HTTPClients:
     def __init__(self, package: ModuleType, options: Mapping[str, Any]) -> None:
         self._package = package
         self._options = options
+        self._given_sync: Any = None
+        self._given: Any = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._sync: Any = None
-        self._given_sync: Any = None
         self._closing: Any = None
-        self._given: Any = None
         self._latest: Any = None
         self._kept: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = (
             weakref.WeakKeyDictionary()
         )
+        self._process = os.getpid()  # Last, for other threads go by it.
+
+    def _leave_those_of_the_parent(self) -> None:
+        """Forget what was opened before this process was forked, as its parent still uses it."""
+        if self._process == os.getpid():
+            return
+        if self._closing is not None:
+            # Closing would wait for a lock that a thread of the parent may have held.
+            self._closing.detach()
+        self._begin()
 
     @property
     def sync(self) -> Any:
         """The client of threads, made on first use."""
         if self._given_sync is not None:
             return self._given_sync
+        self._leave_those_of_the_parent()
         with self._lock:  # Of two threads that come first, one makes it for both.
             if self._sync is None or self._sync.is_closed:
                 self._sync = self._package.Client(**self._options)
@@ -150,6 +167,7 @@ class HTTPClients:
         """The client of the running loop, made on first use; where no loop runs, the next one's."""
         if self._given is not None:
             return self._given
+        self._leave_those_of_the_parent()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -187,6 +205,7 @@ class HTTPClients:
         given, self._given_sync = self._given_sync, None
         if given is not None:
             given.close()
+        self._leave_those_of_the_parent()
         if self._closing is not None:
             self._closing()  # Closes what was made here, once.
 

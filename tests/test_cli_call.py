@@ -311,7 +311,7 @@ def test_a_joined_run_that_failed_is_told_too(call: Here, port: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["nowhere", "x"], 1, "There is no /nowhere/stream."),
+        (["nowhere", "x"], 1, "`chainserve list URL` lists the chains of a server."),
         (["answer", '{"question": 1}'], 1, "Input should be a valid string"),
         (["say", "--run-id", "nope"], 1, "There is no such run here."),
         (["nowhere", "x", "--json"], 1, "There is no /nowhere/stream."),
@@ -355,7 +355,7 @@ def test_a_server_that_is_not_there_is_told_with_what_to_do(options: list[str], 
 
     assert ended == 3
     assert "cannot be reached" in err
-    assert "Start it with `chainserve serve`, or say where it is with --url." in err
+    assert "Start it with `chainserve serve`, or give the URL of the one that runs." in err
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_longer_than_asked(

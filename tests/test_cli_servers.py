@@ -42,6 +42,16 @@ def secretive_port(project: Path) -> Iterator[int]:
     process.close()
 
 
+@pytest.fixture(scope="module")
+def plain_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an application whose routes are those of FastAPI alone."""
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "plain.py").write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
+    process = serve(folder, "plain:app")
+    yield process.port()
+    process.close()
+
+
 def started(port: int, path: str, input: Any) -> str:
     """Start a run, and return its id when it has ended."""
     body = {"input": input, "mode": "invoke"}
@@ -102,12 +112,21 @@ def test_the_shipped_chains_name_their_model_and_stream(
         ("http://127.0.0.1:{free}", 3, "cannot be reached"),
         ("http://", 2, "'http://' is no URL of a server"),
         ("{elsewhere}/page", 3, "answered what no chainserve answers. Is it the right URL? <h1>"),
+        ("localhost:{free}", 2, "no URL. Did you mean http://localhost:"),
+        ("http://127.0.0.1:{plain}", 1, "/docs names the routes of any other."),
     ],
 )
 def test_what_cannot_be_listed_is_told(
-    target: str, code: int, part: str, elsewhere: str, capfd: pytest.CaptureFixture[str]
+    target: str,
+    code: int,
+    part: str,
+    elsewhere: str,
+    plain_port: int,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["list", target.format(elsewhere=elsewhere, free=free_port())]) == code
+    ports = {"free": free_port(), "plain": plain_port}
+
+    assert main(["list", target.format(elsewhere=elsewhere, **ports)]) == code
     shown = capfd.readouterr()
     assert shown.out == ""
     assert part in shown.err
@@ -173,10 +192,12 @@ def test_a_server_that_does_not_list_runs_says_what_to_set(
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["ratoi"], 1, "Did you mean /ratio/runs?"),
+        (["ratoi"], 1, "Did you mean /ratio/runs? `chainserve list URL` lists the chains"),
         (["ratio", "no/such"], 1, "There is no"),
         (["ratio", "--url", "{elsewhere}"], 3, "Is it the URL of a chainserve?"),
         (["ratio", "--url", "nowhere"], 2, "'nowhere' is no URL of a server"),
+        (["127.0.0.1:8000/ratio"], 2, "no URL. Did you mean http://127.0.0.1:8000/ratio?"),
+        (["ratio", "--limit", "9"], 2, "chainserve runs: error: unrecognized arguments: --limit 9"),
     ],
 )
 def test_what_is_refused_is_told(
@@ -190,7 +211,11 @@ def test_what_is_refused_is_told(
 ) -> None:
     monkeypatch.setenv("PORT", str(port))
 
-    assert main(["runs", *[one.format(elsewhere=elsewhere) for one in arguments]]) == code
+    try:
+        ended: object = main(["runs", *[one.format(elsewhere=elsewhere) for one in arguments]])
+    except SystemExit as exit:  # By which argparse refuses an option.
+        ended = exit.code
+    assert ended == code
     assert part in capfd.readouterr().err
 
 

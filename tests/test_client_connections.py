@@ -288,6 +288,35 @@ def test_a_stream_that_stays_open_after_its_end_is_left() -> None:
     assert took < 5
 
 
+_FORK = """
+import os
+from chainserve import RemoteRunnable
+
+client = RemoteRunnable({url!r}, verify=False)
+client.invoke(1)
+for n in (2, 3):
+    if os.fork() == 0:
+        os._exit(client.invoke(n))
+    _, status = os.wait()
+    print(os.waitstatus_to_exitcode(status))
+print(client.invoke(4))
+client.close()
+"""
+
+
+def test_a_forked_process_opens_connections_of_its_own(server: Server) -> None:
+    server.ports.clear()
+    done = subprocess.run(
+        [sys.executable, "-c", _FORK.format(url=f"{server.url}/echo/")],
+        capture_output=True, text=True, check=False, timeout=50,
+    )  # fmt: skip
+
+    assert done.stdout == "2\n3\n4\n", done.stderr
+    of_parent, of_first, of_second, again = server.ports
+    assert len({of_parent, of_first, of_second}) == 3
+    assert again == of_parent
+
+
 # Copies.
 
 

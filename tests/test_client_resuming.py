@@ -348,6 +348,8 @@ async def test_who_leaves_a_stream_leaves_no_run_and_no_task(stage: Stage, kind:
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
+        assert client.last_run is not None
+        assert client.last_run.status == "cancelled"
         await until_cancelled(stage)
         assert asyncio.all_tasks() == before
     assert stage.chain.cancellations == 1
@@ -362,6 +364,8 @@ async def test_who_leaves_a_sync_stream_leaves_no_run(stage: Stage) -> None:
         assert next(stream) == TOKENS[0]
         with pytest.raises(KeyboardInterrupt):
             stream.throw(KeyboardInterrupt())
+        assert client.last_run is not None
+        assert client.last_run.status == "cancelled"
 
     async with stage.client() as client:
         await asyncio.to_thread(interrupt)

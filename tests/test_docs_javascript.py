@@ -3,8 +3,10 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from playwright.async_api import Browser
 
 from chainserve.routes.pages import client_files
@@ -68,6 +70,19 @@ async def test_a_script_runs_where_the_package_is_installed(
     assert "offline demo" in printed
     if block < 2:
         assert printed.endswith("success")
+
+
+def test_an_application_of_ones_own_serves_all_modules() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    with TestClient(names["app"]) as client:
+        served = {name: client.get(f"/js/{name}") for name in client_files()}
+
+    assert {name: answer.content for name, answer in served.items()} == {
+        name: file.body for name, file in client_files().items()
+    }
+    assert all("javascript" in answer.headers["content-type"] for answer in served.values())
 
 
 def test_the_document_names_all_that_is_exported() -> None:

@@ -62,14 +62,20 @@ class _CommandParser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[Any, list[str]]:
-        """Parse what there is; argparse does it in two passes, for each of which it comes here."""
+        """Parse what there is; argparse does it in two passes, for each of which it comes here.
+
+        What is unknown is refused here, with the usage of this command and not that of all.
+        """
         if self._is_intermixed:
             return super().parse_known_args(args, namespace)
         self._is_intermixed = True
         try:
-            return self.parse_known_intermixed_args(args, namespace)
+            known, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._is_intermixed = False
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -11,11 +11,15 @@ from chainserve.cli.exits import BAD_USAGE, CommandError
 
 ENVIRONMENT = """\
   CHAINSERVE_URL  the server's URL, without --url
-  PORT            its port on this machine, without either (8000)"""
+  CHAINSERVE_PORT, PORT
+                  its port on this machine, without either (8000)"""
 """The part of a command's help that tells which variables say where the server is."""
 
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([ -~\t]*)")
 """A name as RFC 9110 has it, and a value that every server can read."""
+
+_ADDRESS = re.compile(r"[\w.-]+:\d+(/.*)?")
+"""A URL that lacks its scheme, as curl takes one."""
 
 
 def add_url_option(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +46,13 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is meant as a URL."""
+    """Tell whether a text is a URL, and no path.
+
+    Raises:
+        CommandError: It is meant as one, but lacks its scheme.
+    """
+    if _ADDRESS.fullmatch(text):
+        raise CommandError(f"{text!r} is no URL. Did you mean http://{text}?", BAD_USAGE)
     return text.lower().startswith(("http://", "https://"))
 
 

@@ -38,6 +38,8 @@ _EPILOG = exit_codes(
     }
 )
 
+_UNLISTED = "A server that create_app made lists its chains; /docs names the routes of any other."
+
 _VERBS = ("invoke", "batch", "stream", "stream_log", "stream_events", "runs")
 """The endpoints that are listed: those that run the chain."""
 
@@ -75,7 +77,7 @@ def _list(options: argparse.Namespace) -> int:
 def _served(url: str, options: argparse.Namespace) -> Sequence[Mapping[str, Any]]:
     from chainserve.cli.remote import RemoteChain, failures_told, unexpected
 
-    with failures_told(url), RemoteChain(url, options.header) as server:
+    with failures_told(url, _UNLISTED), RemoteChain(url, options.header) as server:
         chains = server.get("chains")
         if not isinstance(chains, list) or not all(_is_described(chain) for chain in chains):
             raise unexpected(url, json.dumps(chains))

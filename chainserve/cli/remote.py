@@ -29,6 +29,9 @@ _TIMEOUT = (10.0, 60.0, 60.0, 60.0)
 _DIRECT = {"http://": None, "https://": None}
 """Has this machine be reached without the proxy that the environment may name: none knows it."""
 
+LISTED = "`chainserve list URL` lists the chains of a server."
+"""What is said where a server has no such chain."""
+
 _MAX_SHOWN = 300
 """How many characters of an answer that nobody expects are shown."""
 
@@ -121,8 +124,12 @@ def unexpected(url: str, answer: str) -> UnexpectedAnswerError:
 
 
 @contextmanager
-def failures_told(url: str) -> Iterator[None]:
+def failures_told(url: str, if_not_found: str = LISTED) -> Iterator[None]:
     """Have the client's errors end the command, each with a sentence and its exit code.
+
+    Args:
+        url: What is asked.
+        if_not_found: What is said beside a 404 of a path.
 
     Raises:
         CommandError: Instead of them.
@@ -131,15 +138,17 @@ def failures_told(url: str) -> Iterator[None]:
         with caught_as_any():
             yield
     except (RemoteError, ImportError, ValueError, *_LIBRARY_ERRORS) as error:  # type: ignore[misc]
-        raise _as_command_error(url, error) from error
+        raise _as_command_error(url, error, if_not_found) from error
 
 
-def _as_command_error(url: str, error: Exception) -> CommandError:
+def _as_command_error(url: str, error: Exception, if_not_found: str) -> CommandError:
     match error:
         case RemoteStatusError() if _is_in_stream(error):
             return CommandError(f"The run failed: {error}", FAILED)
         case RemoteStatusError() if _is_from_elsewhere(error):
             return CommandError(f"{error} Is it the URL of a chainserve?", UNREACHABLE)
+        case RemoteStatusError(status_code=404, code="http_error"):
+            return CommandError(f"{error} {if_not_found}", FAILED)
         case RemoteStatusError():
             return CommandError(str(error), FAILED)
         case StreamInterruptedError():
@@ -152,7 +161,7 @@ def _as_command_error(url: str, error: Exception) -> CommandError:
     if isinstance(error, _NOT_CONNECTED):
         return CommandError(
             f"{shown_url(url)} cannot be reached: {reason}. Start it with `chainserve serve`, or "
-            "say where it is with --url.",
+            "give the URL of the one that runs.",
             UNREACHABLE,
         )
     return CommandError(f"The connection to {shown_url(url)} was lost: {reason}", INTERRUPTED)
