@@ -704,7 +704,7 @@ async def test_leaving_ends_the_run_on_the_server(kind: str) -> None:
             await asyncio.wait_for(chain.reached[1].wait(), 5)
             task.cancel()
             await asyncio.wait((task,))
-        await asyncio.wait_for(chain.cancelled.wait(), 1)
+        await asyncio.wait_for(chain.cancelled.wait(), 10)  # Less than the grace.
 
     assert chain.cancellations == 1
 
@@ -721,13 +721,13 @@ async def test_a_closed_sync_stream_ends_the_run_on_the_server(server: Any, expe
     async with served(server, chain) as client:
 
         def read_one() -> Any:
-            chunks = client.stream(1)
+            chunks: Any = client.stream(1)
             first = next(chunks)
             chunks.close()
-            return first, client.last_run.status
+            return first, run_of(client).status
 
         assert await asyncio.to_thread(read_one) == ("a", expected)
-        await asyncio.wait_for(chain.cancelled.wait(), 1)
+        await asyncio.wait_for(chain.cancelled.wait(), 10)  # Less than the grace.
 
 
 # The clients of httpx.

@@ -432,17 +432,18 @@ def sockets() -> int:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it is Linux that tells")
 @WAYS
 async def test_who_leaves_again_and_again_leaks_nothing(stage: Stage, read: Read) -> None:
-    def leave(client: RemoteRunnable[Any, Any]) -> None:
-        stream: Any = client.stream(1)
-        assert next(stream) == TOKENS[0]
-        stream.close()
+    def leave_sync(client: RemoteRunnable[Any, Any]) -> None:
+        for _ in range(20):
+            stream: Any = client.stream(1)
+            assert next(stream) == TOKENS[0]
+            stream.close()
 
     async with stage.client() as client:  # What is made once, such as threads, is there now.
         assert await read(client) == await read_sync(client) == TOKENS
     before = sockets(), threading.active_count(), asyncio.all_tasks()
     async with stage.client() as client:
         if read is read_sync:
-            await asyncio.to_thread(lambda: [leave(client) for _ in range(20)])
+            await asyncio.to_thread(leave_sync, client)
         for _ in range(20):
             stream: Any = client.astream(1)
             assert await anext(stream) == TOKENS[0]
