@@ -1,13 +1,12 @@
 """One call on a server, over as many requests as it takes; nothing here is I/O."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from chainserve.answers import AnswerReader
+from chainserve.answers import AnswerReader, without_secrets
 from chainserve.client_errors import (
     RemoteError,
     RemoteStatusError,
@@ -33,15 +32,6 @@ _GATEWAY_STATUSES = frozenset({502, 503, 504})
 
 _WAITING_STATUSES = _GATEWAY_STATUSES | {429, 500}
 """What is waited out by one who only reads on."""
-
-LEAVE_TIMEOUT = 2.0
-"""Seconds for which a caller who leaves waits for the server to be told."""
-
-MAX_PROBES = 2
-"""How often a server that cuts connections is asked which it is."""
-
-_PROBE_TIMEOUT = 10.0
-"""Seconds for each step of the question which server this is."""
 
 _SILENCES = 2
 """After so many connections in a row that stayed silent it is the chain that is."""
@@ -196,7 +186,7 @@ class StreamCall(Call):
         except UnexpectedAnswerError as error:
             if not self._has_begun:
                 raise
-            raise StreamGapError(f"{self._what(response.request)} was cut. {error}") from error
+            raise self._cannot_go_on(response, str(error)) from error
         self._note_head(response)
         self._has_begun = True
         self._reader.connect(response.request)
@@ -228,18 +218,20 @@ class StreamCall(Call):
         if never or isinstance(error, (StreamInterruptedError, *SILENCE_ERRORS)):
             return None
         self.run.status = "lost"
-        what = self._what(getattr(error, "request", None))
+        request: Any = getattr(error, "request", None)
+        what = f"The stream of {shown_url(request.url)}" if request is not None else "The stream"
         return StreamInterruptedError(
             f"{what} was cut, and could not be resumed ({error or type(error).__name__}): what "
-            "was read may not be all."
+            "was read may not be all.",
+            None if request is None else without_secrets(request),
         )
 
     def _take_no_content(self, response: Any) -> None:
         """Take it that nothing follows the last event, which is right if the caller named it."""
         if self._has_begun:
-            raise StreamGapError(
-                f"{self._what(response.request)} was cut, and the server says that nothing follows "
-                "what was read, though its end is not among it."
+            raise self._cannot_go_on(
+                response,
+                "The server says that nothing follows what was read, though its end is not in it.",
             )
         self._reader.ended = True
 
@@ -247,9 +239,7 @@ class StreamCall(Call):
         """Note whether the stream can be resumed, and of which run it is."""
         applied = response.headers.get("preference-applied", "")
         if self.repeatable and self._has_begun and self.key and "resumable" not in applied:
-            raise StreamGapError(
-                f"{self._what(response.request)} was cut, and what answers there now cannot go on."
-            )
+            raise self._cannot_go_on(response, "What answers there now has no ids to go on from.")
         if self.key is not None:
             self.repeatable = "resumable" in applied
         told = response.headers.get("location", "").rpartition("/")[2]
@@ -261,13 +251,15 @@ class StreamCall(Call):
             return False
         if isinstance(error, SILENCE_ERRORS):
             self._silences += 1
-            return self._has_begun and self._silences < _SILENCES
+            return (self._has_begun or self.repeatable is True) and self._silences < _SILENCES
         if isinstance(error, RemoteStatusError) and self._has_begun:
             return _is_of_a_gateway(error, _WAITING_STATUSES)
         return super()._may_pass(error)
 
-    def _what(self, request: Any) -> str:
-        return f"The stream of {shown_url(request.url)}" if request is not None else "The stream"
+    def _cannot_go_on(self, response: Any, reason: str) -> StreamGapError:
+        self.run.status = "lost"
+        request = without_secrets(response.request)
+        return StreamGapError(f"The stream of {shown_url(request.url)} was cut. {reason}", request)
 
 
 def new_key() -> str:
@@ -275,40 +267,14 @@ def new_key() -> str:
     return str(uuid4())
 
 
-def probe() -> Call:
-    """Return a call for a run that there is not, which chainserve alone knows to answer."""
-    nothing = RemoteRun()
-    path = f"runs/{uuid4()}"
-    return Call("GET", path, b"", nothing, Retries(0), timeout=_PROBE_TIMEOUT, repeatable=True)
-
-
-def is_of_chainserve(response: Any, body: bytes) -> bool:
-    """Tell whether the answer to a `probe` is chainserve's."""
-    return response.status_code == 404 and b'"run_not_found"' in body and _is_problem(response)
-
-
-def cancelling(call: Call) -> Call:
-    """Return a call that cancels the run of another one, and does not wait for its end."""
-    named = {"endpoint": call.path, "idempotency_key": call.key}
-    return Call(
-        "POST",
-        "runs/cancel",
-        json.dumps(named).encode(),
-        RemoteRun(),
-        Retries(0),
-        prefer=["wait=0"],
-        timeout=LEAVE_TIMEOUT,
-        repeatable=True,
-    )
-
-
-def _is_problem(response: Any) -> bool:
+def is_problem(response: Any) -> bool:
+    """Tell whether an answer is the server's own word, and not that of a proxy before it."""
     return "problem+json" in response.headers.get("content-type", "")
 
 
 def _is_of_a_gateway(error: RemoteStatusError, statuses: frozenset[int]) -> bool:
     """Tell whether an answer is no word of the server itself, which would say it again."""
-    return error.status_code in statuses and not _is_problem(error.response)
+    return error.status_code in statuses and not is_problem(error.response)
 
 
 def _retry_after(error: Any) -> float:

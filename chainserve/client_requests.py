@@ -19,7 +19,8 @@ def base_of(url: str) -> str:
     """
     parts = urlsplit(url)
     if "://" not in url or not parts.netloc:
-        raise ValueError(f"{url!r} is no URL of a chain: it starts with http:// or https://")
+        shown = url.rpartition("@")[2]  # A password stands before it.
+        raise ValueError(f"{shown!r} is no URL of a chain: it starts with http:// or https://")
     return urlunsplit(parts if parts.path.endswith("/") else _with_path(parts, f"{parts.path}/"))
 
 

@@ -12,18 +12,10 @@ from contextlib import aclosing, asynccontextmanager, closing, contextmanager, s
 from typing import Any
 
 from chainserve.answers import AnswerReader, Body, check_coding
-from chainserve.calls import (
-    LEAVE_TIMEOUT,
-    MAX_PROBES,
-    REPEATED_ERRORS,
-    Call,
-    StreamCall,
-    cancelling,
-    is_of_chainserve,
-    probe,
-)
+from chainserve.calls import REPEATED_ERRORS, Call, StreamCall
 from chainserve.client_errors import RemoteError, UnexpectedAnswerError
 from chainserve.client_requests import MAX_REDIRECTS, accepted_codings, below, redirected
+from chainserve.peer import LEAVE_TIMEOUT, MAX_PROBES, cancelling, is_of_chainserve, probe
 from chainserve.transport import (
     CONNECT_ERRORS,
     CUT_ERRORS,
