@@ -9,7 +9,7 @@ import tracemalloc
 import warnings
 import zlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from typing import Any
 
 import httpx
@@ -666,10 +666,10 @@ async def test_a_closed_sync_stream_ends_the_run_on_the_server(server: Any, expe
     async with served(server, chain) as client:
 
         def read_one() -> Any:
-            chunks = client.stream(1)
-            first = next(chunks)
-            chunks.close()
-            return first, client.last_run.status
+            chunks: Any = client.stream(1)
+            with closing(chunks):
+                first = next(chunks)
+            return first, run_of(client).status
 
         assert await asyncio.to_thread(read_one) == ("a", expected)
         await asyncio.wait_for(chain.cancelled.wait(), 1)
