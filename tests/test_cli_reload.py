@@ -179,18 +179,19 @@ def test_who_may_list_runs_in_development(
         assert os.environ.get("CHAINSERVE_LIST_ALL_RUNS") == is_listed
 
 
-def test_a_server_may_begin_with_what_cannot_be_imported(own: Path) -> None:
+def test_a_server_may_begin_with_what_cannot_be_imported_and_sigterm_ends_it(own: Path) -> None:
     (own / "one.py").write_text("chain = (\n")
     process = serve(own.parent, "--reload")
     try:
         process.until_printed("Waiting for a change…\n")
         (own / "one.py").write_text(chain_module("one", "Mended"))
         assert titles(process.port()) == ["Mended"]
+        assert_all_of_it_ends(process, signal.SIGTERM)
     finally:
         process.close()
 
 
-def test_an_application_of_ones_own_is_started_again(tmp_path: Path) -> None:
+def test_an_application_of_ones_own_is_started_again_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     text = "from chainserve import create_app\n" + chain_module("one", "Before")
     hidden = tmp_path / ".hidden"  # What is served is watched even so.
     hidden.mkdir()
@@ -203,20 +204,16 @@ def test_an_application_of_ones_own_is_started_again(tmp_path: Path) -> None:
             f"{text}app = create_app([chain])\n".replace("Before", "Change")  # Of the same size.
         )
         until(lambda: titles(port) == ["Change"])
+        assert_all_of_it_ends(process, signal.SIGINT)
     finally:
         process.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_of_its_processes(number: signal.Signals, own: Path) -> None:
-    (own / "one.py").write_text(chain_module("one"))
-    process = serve(own.parent, "--reload")
-    try:
-        port = process.port()
-        process.signal(number)
-        code, _ = process.wait(WAIT_SECONDS)
-    finally:
-        process.close()
+def assert_all_of_it_ends(process: ServerProcess, number: signal.Signals) -> None:
+    """Check that a signal ends a server with all of its processes."""
+    port = process.port()
+    process.signal(number)
+    code, _ = process.wait(WAIT_SECONDS)
 
     assert code == 0
     assert "Traceback" not in process.output

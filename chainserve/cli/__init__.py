@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chainserve.cli.exits import CANCELLED, DONE, FAILED, CommandError
-from chainserve.cli.terminal import drop, has_all_streams, tell, write_anything
+from chainserve.cli.terminal import drop, open_closed_streams, tell, write_anything
 from chainserve.version import __version__
 
 COMMANDS = {
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: What follows the command's name; those of the process when None.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    has_all_streams()
+    open_closed_streams()
     write_anything(sys.stdout, sys.stderr)
     options = _parser(given).parse_args(given)
     command: Callable[[argparse.Namespace], int] = options.command

@@ -114,8 +114,7 @@ def _noted(values: Iterable[Any], waiting: Waiting) -> Generator[Any]:
 
 
 def _write_text(chunks: Iterable[Any]) -> None:
-    output = TextOutput(sys.stdout)
-    try:
+    with TextOutput(sys.stdout) as output:
         for chunk in chunks:
             if isinstance(chunk, str):
                 output.write(chunk)
@@ -123,8 +122,6 @@ def _write_text(chunks: Iterable[Any]) -> None:
                 output.write(str(chunk.text))
             else:
                 output.write_line(WellKnownLCSerializer().dumps(chunk).decode())
-    finally:
-        output.end()
 
 
 def _write_events(events: Iterable[StreamEvent]) -> None:

@@ -16,6 +16,11 @@ _TICK = 1.0
 
 _USUAL_COLUMNS = 80
 
+_CONTROLS: Mapping[int, str] = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
+} | {ord("\r"): ""}
+"""What drives a terminal, as it is shown there."""
+
 
 def write_anything(*streams: TextIO) -> None:
     """Have characters that an encoding lacks replaced, for no answer is worth a crash."""
@@ -24,7 +29,7 @@ def write_anything(*streams: TextIO) -> None:
             stream.reconfigure(errors="replace")
 
 
-def has_all_streams() -> None:
+def open_closed_streams() -> None:
     """Have nothing read, and nothing kept, where a standard stream was closed by the caller."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -35,12 +40,6 @@ def drop(stream: TextIO) -> None:
     """Forget what was written and not taken, so that nobody waits for it at the end."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-_CONTROLS: Mapping[int, str] = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"
-} | {ord("\r"): ""}
-"""What drives a terminal, as it is shown there."""
 
 
 def _shown(text: str, stream: TextIO) -> str:
@@ -68,7 +67,19 @@ class TextOutput:
         self._stream = stream
         self._held = ""
         self._is_in_line = False
-        self._is_stuck = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Ctrl-C may have come because nobody reads; a terminal does.
+        if kind is not KeyboardInterrupt or self._stream.isatty():
+            self.end()
 
     def write(self, text: str) -> None:
         """Write the next piece of the text."""
@@ -88,15 +99,13 @@ class TextOutput:
 
     def end(self) -> None:
         """End the text, if there is one; what follows begins a line."""
-        if self._is_in_line and not self._is_stuck:
+        if self._is_in_line:
             self._put("\n")
         self._held, self._is_in_line = "", False
 
     def _put(self, text: str) -> None:
-        self._is_stuck = True  # Unless what follows returns: nobody may read, until Ctrl-C.
         self._stream.write(_shown(text, self._stream))
         self._stream.flush()
-        self._is_stuck = False
 
 
 @contextmanager
