@@ -11,9 +11,6 @@ from chainserve.retries import Retries
 LEAVE_TIMEOUT = 2.0
 """Seconds for which a caller who leaves waits for the server to be told."""
 
-MAX_PROBES = 2
-"""How often a server that cuts connections is asked which it is."""
-
 _PROBE_TIMEOUT = 10.0
 """Seconds for each step of the question which server this is."""
 
