@@ -34,9 +34,6 @@ _WAITING_STATUSES = _GATEWAY_STATUSES | {429, 500}
 LEAVE_TIMEOUT = 2.0
 """Seconds for which a caller who leaves waits for the server to be told."""
 
-MAX_PROBES = 2
-"""How often a server that cuts connections is asked which it is."""
-
 _PROBE_TIMEOUT = 10.0
 """Seconds for each step of the question which server this is."""
 

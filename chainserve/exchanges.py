@@ -14,7 +14,6 @@ from typing import Any
 from chainserve.answers import AnswerReader, Body, check_coding
 from chainserve.calls import (
     LEAVE_TIMEOUT,
-    MAX_PROBES,
     REPEATED_ERRORS,
     Call,
     StreamCall,
@@ -238,44 +237,61 @@ class Exchanges:
     # Asking again.
 
     def _has_waited(self, call: Call, error: Exception) -> bool:
-        """Wait until a call may be made again; tell whether it may."""
-        delay = call.delay_after(error)
-        if delay is None or not self._is_repeatable(call, error):
+        """Wait until a call may be made again; tell whether it may.
+
+        A server that nobody knows is asked which it is first, for as long as it does not answer.
+        """
+        if _is_first_refusal(call, error):
             return False
-        _tell(error, delay)
-        time.sleep(delay)
-        return True
+        while (delay := call.delay_after(error)) is not None:
+            setback = self._probe(call)
+            if setback is None and not call.repeatable:
+                return False
+            _tell(error, delay)
+            time.sleep(delay)
+            if setback is None:
+                return True
+            error = setback
+        return False
 
     async def _ahas_waited(self, call: Call, error: Exception) -> bool:
         """Wait until a call may be made again, as `_has_waited` does."""
-        delay = call.delay_after(error)
-        if delay is None or not await self._ais_repeatable(call, error):
+        if _is_first_refusal(call, error):
             return False
-        _tell(error, delay)
-        await asyncio.sleep(delay)
-        return True
+        while (delay := call.delay_after(error)) is not None:
+            setback = await self._aprobe(call)
+            if setback is None and not call.repeatable:
+                return False
+            _tell(error, delay)
+            await asyncio.sleep(delay)
+            if setback is None:
+                return True
+            error = setback
+        return False
 
-    def _is_repeatable(self, call: Call, error: Exception) -> bool:
-        """Tell whether the server does once what it is asked twice; ask it, if nobody knows."""
-        for _ in range(MAX_PROBES):
-            if call.repeatable is not None or isinstance(error, CONNECT_ERRORS):
-                break
+    def _probe(self, call: Call) -> Exception | None:
+        """Ask whether the server does once what it is asked twice, if nobody knows.
+
+        Returns:
+            What kept it from answering.
+        """
+        if call.repeatable is None:
             try:
                 call.repeatable = self._is_chainserve()
-            except REPEATED_ERRORS as cut:
-                error = cut
-        return bool(call.repeatable)
+            except REPEATED_ERRORS as error:
+                setback: Exception = error
+                return setback
+        return None
 
-    async def _ais_repeatable(self, call: Call, error: Exception) -> bool:
-        """Tell whether the server does once what it is asked twice, as `_is_repeatable` does."""
-        for _ in range(MAX_PROBES):
-            if call.repeatable is not None or isinstance(error, CONNECT_ERRORS):
-                break
+    async def _aprobe(self, call: Call) -> Exception | None:
+        """Ask whether the server does once what it is asked twice, as `_probe` does."""
+        if call.repeatable is None:
             try:
                 call.repeatable = await self._ais_chainserve()
-            except REPEATED_ERRORS as cut:
-                error = cut
-        return bool(call.repeatable)
+            except REPEATED_ERRORS as error:
+                setback: Exception = error
+                return setback
+        return None
 
     def _is_chainserve(self) -> bool:
         """Ask the server for a run that there is not, which chainserve alone knows to answer."""
@@ -352,6 +368,11 @@ class Exchanges:
         finally:
             await response.aclose()
         return body.content
+
+
+def _is_first_refusal(call: Call, error: Exception) -> bool:
+    """Tell whether there was no connection to a server that was never met: the URL may be wrong."""
+    return call.repeatable is None and isinstance(error, CONNECT_ERRORS)
 
 
 def _tell(error: Exception, delay: float) -> None:

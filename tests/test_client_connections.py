@@ -50,6 +50,12 @@ class Server:
         return RemoteRunnable(self.url + path, **{"verify": False, **options})
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a client that no server has told a time yet ask again at once."""
+    monkeypatch.setattr("chainserve.retries.FIRST_RETRY_MS", 1)
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     served = Server()

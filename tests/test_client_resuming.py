@@ -259,6 +259,22 @@ async def test_connections_that_are_refused_while_a_server_starts_again_are_wait
 
 
 @CALLS
+async def test_the_first_call_of_a_client_outlasts_a_network_that_is_gone_for_a_while(
+    stage: Stage, call: Any
+) -> None:
+    fault = stage.server.add(Fault("/function/invoke", after_bytes=0, stalls=True))
+    stage.server.cut_each("/function/runs/", [0])
+    async with stage.client("/other/function") as client:
+        answer = asyncio.ensure_future(call(client, "invoke"))
+        await asyncio.to_thread(stage.server.until_reached, fault)
+        stage.server.refuse(3)
+        stage.server.let_go(fault)
+        assert await answer == 1
+        assert len(stage.server.to("/function/runs/")) == 2
+    assert stage.calls == [1]
+
+
+@CALLS
 async def test_a_server_that_was_never_met_and_refuses_is_told_at_once(
     stage: Stage, call: Any
 ) -> None:
