@@ -378,7 +378,10 @@ async def test_what_follows_the_end_of_a_stream_costs_no_stream() -> None:
     assert list(client.stream(1)) == await _all(client.astream(1)) == []
 
 
-async def test_an_answer_that_is_cut_is_told_as_httpx_tells_it() -> None:
+async def test_an_answer_that_is_cut_is_told_as_httpx_tells_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chainserve.retries.FIRST_RETRY_MS", 1)
     client = answered(lambda _: httpx2.Response(200, stream=_Cut(httpx2.ReadError("x"))))
     for raised in await raised_by(client, "invoke"):
         assert type(raised).__name__ == "ReadError"

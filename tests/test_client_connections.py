@@ -31,12 +31,6 @@ from tests._server import serve
 WAIT_SECONDS = 10
 
 
-@pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a client that no server has told a time yet ask again at once."""
-    monkeypatch.setattr("chainserve.retries.FIRST_RETRY_MS", 1)
-
-
 class Server:
     """A server of `/echo` and `/abc` in a thread of its own, and the ports that called it."""
 
@@ -54,6 +48,12 @@ class Server:
 
     def client(self, path: str = "/echo", **options: Any) -> RemoteRunnable[Any, Any]:
         return RemoteRunnable(self.url + path, **{"verify": False, **options})
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a client that no server has told a time yet ask again at once."""
+    monkeypatch.setattr("chainserve.retries.FIRST_RETRY_MS", 1)
 
 
 @pytest.fixture(scope="module")
