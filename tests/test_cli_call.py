@@ -123,7 +123,7 @@ app = create_app(
         Chain(path=f"/{name}", runnable=RunnableGenerator(function), input_type=input_type)
         for name, (function, input_type) in runnables.items()
     ],
-    Settings(list_all_runs=True),
+    Settings(list_all_runs=True, retry_ms=10),
 )
 
 
@@ -185,7 +185,10 @@ class Calling:
 
     def read(self, count: int) -> bytes:
         assert self.process.stdout is not None
-        return self.process.stdout.read(count)
+        found = b""  # It is unbuffered, so each read may have less.
+        while data := self.process.stdout.read(count - len(found)):
+            found += data
+        return found
 
     def interrupt(self) -> tuple[int, bytes, str]:
         """Send it Ctrl-C, and return its exit code and what else it wrote."""
@@ -481,6 +484,24 @@ async def test_a_terminal_shows_that_it_is_asked_again(port: int) -> None:
     assert "Asking again in " in shown
     assert all(len(line) < 80 for line in shown.split("\r"))
     assert shown.endswith(" \r")
+
+
+@pytest.mark.anyio
+async def test_a_terminal_shows_one_text_however_often_its_stream_is_cut(port: int) -> None:
+    leader, follower = pty.openpty()
+    async with proxy(port) as broken:
+        for count in (4, 1, 0, 3):
+            broken.add(Fault("/say/stream", after_events=count))
+        ends = {"stdout": follower, "stderr": follower}
+        with Calling(broken.port, "say", "Well said.", **ends) as calling:
+            os.close(follower)
+            assert await asyncio.to_thread(calling.process.wait, timeout=WAIT_SECONDS) == 0
+        assert len(broken.to("/say/stream")) == 5
+    shown = read_all(leader).decode()
+    os.close(leader)
+
+    assert shown.rpartition("\r")[0].endswith("Well said.")
+    assert shown.count("\n") == 1
 
 
 def test_ctrl_c_leaves_a_run_that_was_joined(port: int) -> None:

@@ -14,6 +14,9 @@ from typing import Self, TextIO
 _TICK = 1.0
 """Seconds between two looks at how long has been waited."""
 
+_LONG = 5.0
+"""Seconds for which a text may stand still on a terminal, before it is broken to say why."""
+
 _USUAL_COLUMNS = 80
 
 _CONTROLS: Mapping[int, str] = {
@@ -169,14 +172,14 @@ class Waiting:
         self.erase()
 
     def notice(self, text: str) -> None:
-        """Say what is tried meanwhile: until there is output, or on a line within the text."""
+        """Say what is tried meanwhile; within a text, only if nothing has come for long."""
         if not self._stream.isatty():
             return
         with self._lock:
-            if self._over.is_set():
-                tell(f"\n{text}")
-            else:
+            if not self._over.is_set():
                 self._show(text)
+            elif time.monotonic() - self._began >= _LONG:
+                tell(f"\n{text}")
 
     def _count(self) -> None:
         while not self._over.wait(_TICK):
