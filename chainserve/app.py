@@ -118,11 +118,13 @@ def run(app: FastAPI, settings: Settings | None = None) -> None:
     Open streams may go on for `shutdown_grace_period` seconds; then their runs are cancelled.
     """
     settings = settings or read_settings()
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_level=settings.log_level,
-        access_log=False,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_period)),
-    )
+    uvicorn.run(app, host=settings.host, port=settings.port, **uvicorn_options(settings))
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """Return how uvicorn serves an application, wherever it listens."""
+    return {
+        "log_level": settings.log_level,
+        "access_log": False,
+        "timeout_graceful_shutdown": max(1, round(settings.shutdown_grace_period)),
+    }

@@ -102,10 +102,6 @@ class Call:
             return None
         return self._retries.next_delay(_retry_after(error))
 
-    def interrupted(self, error: Exception) -> StreamInterruptedError | None:
-        """Return what a caller is told instead of the error with which a call is given up."""
-        return None
-
     def is_left_running(self, error: BaseException) -> bool:
         """Tell whether the run has to be cancelled, now that its caller goes with this error.
 

@@ -88,11 +88,8 @@ class Exchanges:
                     self._answers.refuse(response, body, call.run)
                     return response, body
                 except REPEATED_ERRORS as error:
-                    if self._has_waited(call, error):
-                        continue
-                    if (interrupted := call.interrupted(error)) is None:
+                    if not self._has_waited(call, error):
                         raise
-                    raise interrupted from error
 
     async def asend(self, call: Call) -> tuple[Any, bytes]:
         """Make a call that answers once, as `send` does."""
@@ -105,11 +102,8 @@ class Exchanges:
                         self._answers.refuse(response, body, call.run)
                         return response, body
                     except REPEATED_ERRORS as error:
-                        if await self._ahas_waited(call, error):
-                            continue
-                        if (interrupted := call.interrupted(error)) is None:
+                        if not await self._ahas_waited(call, error):
                             raise
-                        raise interrupted from error
 
     def stream(self, call: StreamCall) -> Generator[Any]:
         """Make a call that streams, and yield what it carries, each piece once.

@@ -78,18 +78,20 @@ class StreamReader:
             UnexpectedAnswerError: An event cannot be read.
         """
         for event in self._events(data):
-            yield from self._take(event)
-            if self.ended:
+            self._heed(event)
+            if event.event == "data":
+                yield self._chunk(event.data or "")
+            elif self.ended:
                 return
 
-    def _take(self, event: ReceivedEvent) -> Iterator[Any]:
-        """Yield the chunk of an event, if it is one, and heed what any other tells."""
+    def _heed(self, event: ReceivedEvent) -> None:
+        """Note where the stream is, and what an event tells that is no chunk."""
         if event.event == "gap":
             raise self._has_gap(event)
         self._note_place(event)
         match event.event:
             case "data":
-                yield self._chunk(event.data or "")
+                pass
             case "metadata":
                 self._note(event, self._run.note_metadata)
             case "end":

@@ -198,11 +198,11 @@ def test_an_application_whose_start_fails_ends_with_1(tmp_path: Path) -> None:
     ("text", "meant"),
     [
         ("chains", Folder(Path("chains"))),
-        (r"C:\work\chains", Folder(Path(r"C:\work\chains"))),
+        (r"C:\mine\chains", Folder(Path(r"C:\mine\chains"))),
         ("server:app", Application("server", "app")),
         ("my.server:state.app", Application("my.server", "state.app")),
-        (r"C:\work\server.py:app", Application(r"C:\work\server.py", "app")),
-        ("C:/work/server.py:app", Application("C:/work/server.py", "app")),
+        (r"C:\mine\server.py:app", Application(r"C:\mine\server.py", "app")),
+        ("C:/mine/server.py:app", Application("C:/mine/server.py", "app")),
     ],
 )
 def test_a_target_is_a_folder_or_an_application(text: str, meant: Folder | Application) -> None:

@@ -360,7 +360,7 @@ async def test_who_leaves_a_stream_leaves_no_run_and_no_task(stage: Stage, kind:
                 await stream.athrow(KeyError("of the caller's"))
         else:
             task = asyncio.ensure_future(anext(stream))
-            await asyncio.sleep(0)
+            await checkpoint()
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()

@@ -106,14 +106,20 @@ class RemoteChain(RemoteRunnable[Any, Any]):
 class _EventReader(StreamReader):
     """Yields each event before what it tells is heeded."""
 
-    def _take(self, event: ReceivedEvent) -> Iterator[StreamEvent]:
-        data: Any = event.data
-        if event.data is not None:
-            with suppress(ValueError, RecursionError):
-                data = json.loads(event.data)
-        yield StreamEvent(event.event, data, event.last_event_id or None)
-        for _ in super()._take(event):
-            pass
+    def feed(self, data: bytes) -> Iterator[StreamEvent]:
+        for event in self._events(data):
+            yield _told(event)
+            self._heed(event)
+            if self.ended:
+                return
+
+
+def _told(event: ReceivedEvent) -> StreamEvent:
+    data: Any = event.data
+    if event.data is not None:
+        with suppress(ValueError, RecursionError):
+            data = json.loads(event.data)
+    return StreamEvent(event.event, data, event.last_event_id or None)
 
 
 def unexpected(url: str, answer: str) -> UnexpectedAnswerError:

@@ -87,7 +87,7 @@ def serve_here(target: Folder | Application, settings: Settings) -> int:
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
         said = announcement(str(target), loaded.chains, listener, reloads=False)
-        config = server_config(loaded.app, settings, max(1, round(settings.shutdown_grace_period)))
+        config = server_config(loaded.app, settings)
         server = AnnouncingServer(config, lambda: print(said, flush=True))
         try:
             server.run(sockets=[listener])
@@ -98,17 +98,11 @@ def serve_here(target: Folder | Application, settings: Settings) -> int:
     return DONE
 
 
-def server_config(app: Any, settings: Settings, grace: int, **options: Any) -> uvicorn.Config:
-    """Return how uvicorn serves an application.
+def server_config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
+    """Return how uvicorn serves an application: as `run` has it, but for these options."""
+    from chainserve.app import uvicorn_options  # The process that watches imports no server.
 
-    Args:
-        app: The application.
-        settings: The settings.
-        grace: Seconds for which open streams may go on after a signal to stop.
-        options: More options of uvicorn's.
-    """
-    defaults: dict[str, Any] = {"log_level": settings.log_level, "access_log": False}
-    return uvicorn.Config(app, timeout_graceful_shutdown=grace, **{**defaults, **options})
+    return uvicorn.Config(app, **{**uvicorn_options(settings), **options})
 
 
 class AnnouncingServer(uvicorn.Server):

@@ -84,7 +84,8 @@ def _serve(
     sys.dont_write_bytecode = True
     loaded, failure = _load(target)
     settings = read_settings()
-    config = server_config(loaded.app, settings, grace=0, lifespan="off" if failure else "auto")
+    lifespan = "off" if failure else "auto"
+    config = server_config(loaded.app, settings, lifespan=lifespan, timeout_graceful_shutdown=0)
     logging.getLogger("uvicorn.error").addFilter(_is_worth_saying)
     report = Report([*loaded.chains], failure, _installed_modules())
     server = _Server(config, lambda: _report(orders, report))
