@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chainserve.chain import Chain
 from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
+from chainserve.flow import why_not_streaming
 from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
-from chainserve.registry import conflicts, refuse, why_not_streaming
+from chainserve.registry import conflicts, refuse
 from chainserve.routes.index import index_routes
 from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from chainserve import openapi
 from chainserve.chain import Chain, PerRequestConfigModifier
 from chainserve.errors import ConfigurationError
+from chainserve.flow import why_stream_fails
 from chainserve.mounting import by_method, mount, operation_name
 from chainserve.observability import make_logger
-from chainserve.registry import refuse_options, why_stream_fails
+from chainserve.registry import refuse_options
 from chainserve.routes.starting import RunStarter
 from chainserve.routes.streams import PlainStreamRoutes
 from chainserve.runtime import close_with, closes_runs, settings_on

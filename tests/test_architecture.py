@@ -37,6 +37,7 @@ LEVEL = {
     "cross_site": 2,
     "observability": 4,
     "registry": 4,
+    "flow": 4,
     "queries": 4,
     "config": 4,
     "callbacks": 4,

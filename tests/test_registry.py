@@ -36,7 +36,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
 
 from chainserve import Chain, DiscoveryError, add_routes, create_app, discover
-from chainserve.registry import SERVER_ROUTES, why_not_streaming, why_stream_fails
+from chainserve.flow import why_not_streaming, why_stream_fails
+from chainserve.registry import SERVER_ROUTES
 from chainserve.settings import Settings
 from tests._bridge import lifespan, request
 from tests._chains import History
@@ -306,7 +307,7 @@ def test_three_chains_at_one_path_are_told_twice(write: Write) -> None:
     assert [line[:5] for line in complaints(folder)] == ["b.py:", "c.py:"]
 
 
-@pytest.mark.parametrize("segment", [*SERVER_ROUTES, "chainserve.events.js"])
+@pytest.mark.parametrize("segment", [*SERVER_ROUTES, "chainserve.js", "chainserve.events.js"])
 @pytest.mark.parametrize("path", ["/{}", "/{}/", "/{}/more"])
 def test_a_chain_in_the_place_of_a_server_route_is_told(
     write: Write, segment: str, path: str

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from chainserve.chain import Chain
 from chainserve.demo import OFFLINE_MODEL_NAME
-from chainserve.registry import streams
+from chainserve.flow import streams
 from chainserve.routes.pages import Page, client_files, playground_file
 from chainserve.types import ENDPOINT_NAMES, PlaygroundType
 
