@@ -19,6 +19,7 @@ from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
 from chainserve.declared_types import declared_output, schema_of, shape_of
 from chainserve.errors import OutputNotSerializableError
+from chainserve.fast_paths import faster
 from chainserve.graphs import Graph
 from chainserve.serialization import WellKnownLCSerializer, dump_events, plain_data
 from chainserve.types import RunId, RunMode
@@ -29,7 +30,13 @@ _JSON = WellKnownLCSerializer()
 
 
 class Execution:
-    """A chain's runnable, ready to run: typed inputs in, JSON text out."""
+    """A chain's runnable, ready to run: typed inputs in, JSON text out.
+
+    Attributes:
+        runnable: The chain's runnable, with its declared types.
+        faster: What is run in its place where fast paths may be taken.
+        graph: The graph that it is, if it is one.
+    """
 
     def __init__(self, chain: Chain) -> None:
         types = {
@@ -43,6 +50,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
+        self.faster = faster(self.runnable)
         self.graph = Graph.of(self.runnable)
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
@@ -138,6 +146,7 @@ class Work:
         inputs: The chain's inputs.
         configs: A config for each input.
         kwargs: More arguments for the runnable.
+        runnable: What is run; `take_fast_paths` changes it.
         outputs: JSON text of the outputs, or None for one that has no JSON form.
     """
 
@@ -154,10 +163,15 @@ class Work:
         self.inputs = inputs
         self.configs = configs
         self.kwargs = kwargs or {}
+        self.runnable = execution.runnable
         self.outputs: Sequence[bytes | None] = ()
         self._execution = execution
         self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
         self._aggregators: Sequence[AsyncEventAggregatorCallback] = ()
+
+    def take_fast_paths(self) -> None:
+        """Run the runnables of LangChain's own in faster ways."""
+        self.runnable = self._execution.faster
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Run, and yield each chunk as JSON text on one line."""
@@ -200,7 +214,7 @@ class _Invoke(Work):
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
         [value], [config] = self.inputs, self._observed()
-        self._output = await self._execution.runnable.ainvoke(value, config, **self.kwargs)
+        self._output = await self.runnable.ainvoke(value, config, **self.kwargs)
         written = self._execution.dump_output(self._output)
         self.outputs = [written]
         yield json_line(written)
@@ -216,8 +230,8 @@ class _Batch(Work):
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
-        runnable, configs = self._execution.runnable, self._observed()
-        outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs, **self.kwargs)
+        configs = self._observed()
+        outputs: Sequence[Any] = await self.runnable.abatch(list(self.inputs), configs, **self.kwargs)
         self._outputs = outputs
         self.outputs = [self._execution.dump_output(output) for output in outputs]
         return
@@ -259,7 +273,7 @@ class _Stream(StreamedWork):
     async def chunks(self) -> AsyncGenerator[bytes]:
         [value], [config] = self.inputs, self._observed()
         dumps, kept = self._execution.serializer.dumps, self._kept
-        stream = self._execution.runnable.astream(value, config, **self.kwargs)
+        stream = self.runnable.astream(value, config, **self.kwargs)
         count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:

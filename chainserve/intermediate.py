@@ -87,7 +87,7 @@ class StreamLogWork(_IntermediateWork):
     async def _patches(
         self, value: Any, config: RunnableConfig
     ) -> AsyncGenerator[log_stream.RunLogPatch]:
-        runnable = self._execution.runnable
+        runnable = self.runnable
         if _has_its_own_log(runnable):
             options = {**self._filters, **self.kwargs}
             async for patch in runnable.astream_log(value, config, diff=True, **options):
@@ -143,7 +143,7 @@ class StreamEventsWork(_IntermediateWork):
 
     async def _told(self, value: Any, config: RunnableConfig) -> AsyncGenerator[Any]:
         options: Any = {**self._filters, "version": self._version, **self.kwargs}
-        stream = self._execution.runnable.astream_events(value, config, **options)
+        stream = self.runnable.astream_events(value, config, **options)
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
             async for event in events:
                 is_root = self._is_of_the_root(event)

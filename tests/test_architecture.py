@@ -23,6 +23,7 @@ LEVEL = {
     "well_known": 0,
     "roles": 1,
     "graphs": 1,
+    "fast_paths": 1,
     "serialization": 1,
     "callback_events": 1,
     "pydantic_v1": 0,
