@@ -21,6 +21,7 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
+from chainserve.fast_paths.openai import PlainCompletions, is_chat_openai
 from chainserve.fast_paths.parsers import parse_text_in_place
 from chainserve.fast_paths.streaming import transform_in_place
 
@@ -91,6 +92,8 @@ def faster(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
         changed = {name: make(getattr(runnable, name)) for name, make in parts.items()}
     elif kind in _CLASSES:
         changed = {}
+    elif is_chat_openai(runnable) and (completions := runnable.async_client) is not None:
+        changed = {"async_client": PlainCompletions(completions)}
     else:
         return runnable
     copied = copy.copy(runnable)
