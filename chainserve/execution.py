@@ -146,7 +146,7 @@ class Work:
         inputs: The chain's inputs.
         configs: A config for each input.
         kwargs: More arguments for the runnable.
-        runnable: What is run; `take_fast_paths` changes it.
+        takes_fast_paths: Whether LangChain's own runnables are run in faster ways.
         outputs: JSON text of the outputs, or None for one that has no JSON form.
     """
 
@@ -163,15 +163,16 @@ class Work:
         self.inputs = inputs
         self.configs = configs
         self.kwargs = kwargs or {}
-        self.runnable = execution.runnable
+        self.takes_fast_paths = False
         self.outputs: Sequence[bytes | None] = ()
         self._execution = execution
         self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
         self._aggregators: Sequence[AsyncEventAggregatorCallback] = ()
 
-    def take_fast_paths(self) -> None:
-        """Run the runnables of LangChain's own in faster ways."""
-        self.runnable = self._execution.faster
+    @property
+    def runnable(self) -> Runnable[Any, Any]:
+        """What is run."""
+        return self._execution.faster if self.takes_fast_paths else self._execution.runnable
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Run, and yield each chunk as JSON text on one line."""

@@ -30,14 +30,6 @@ class _Sequence(RunnableSequence[Any, Any]):
     _atransform_stream_with_config = transform_in_place
 
 
-class _Parallel(RunnableParallel[Any]):
-    _atransform_stream_with_config = transform_in_place
-
-
-class _Assign(RunnableAssign):
-    _atransform_stream_with_config = transform_in_place
-
-
 class _Pick(RunnablePick):
     _atransform_stream_with_config = transform_in_place
 
@@ -61,8 +53,6 @@ class _StrParser(StrOutputParser):
 
 _CLASSES: Mapping[type, type] = {
     RunnableSequence: _Sequence,
-    RunnableParallel: _Parallel,
-    RunnableAssign: _Assign,
     RunnablePick: _Pick,
     RunnablePassthrough: _Passthrough,
     RunnableLambda: _Lambda,
