@@ -232,7 +232,9 @@ class _Batch(Work):
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
         configs = self._observed()
-        outputs: Sequence[Any] = await self.runnable.abatch(list(self.inputs), configs, **self.kwargs)
+        outputs: Sequence[Any] = await self.runnable.abatch(
+            list(self.inputs), configs, **self.kwargs
+        )
         self._outputs = outputs
         self.outputs = [self._execution.dump_output(output) for output in outputs]
         return

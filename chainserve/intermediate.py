@@ -189,7 +189,8 @@ class StreamEventsWork(_IntermediateWork):
 
 def _has_a_chunk_alone(event: Mapping[str, Any]) -> bool:
     """Tell whether an event is one of many of its step, which differ in their chunks alone."""
-    return event["event"].endswith("_stream") and event["data"].keys() == _CHUNK
+    name: str = event["event"]
+    return name.endswith("_stream") and event["data"].keys() == _CHUNK
 
 
 _CHUNK = {"chunk"}

@@ -35,6 +35,7 @@ LEVEL = {
     "problems": 2,
     "cors": 2,
     "cross_site": 2,
+    "log_lines": 3,
     "observability": 4,
     "registry": 4,
     "flow": 4,

@@ -6,7 +6,6 @@ from typing import Any
 
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import (
-    Runnable,
     RunnableAssign,
     RunnableBinding,
     RunnableBranch,
@@ -64,18 +63,18 @@ _Parts = Mapping[str, Callable[[Any], Any]]
 
 
 def _all(runnables: Any) -> Any:
-    return [faster(one) for one in runnables]
+    return [copied(one) for one in runnables]
 
 
 def _by_name(runnables: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: faster(one) for name, one in runnables.items()}
+    return {name: copied(one) for name, one in runnables.items()}
 
 
 def _branches(branches: Any) -> Any:
-    return [(condition, faster(branch)) for condition, branch in branches]
+    return [(condition, copied(branch)) for condition, branch in branches]
 
 
-def faster(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
+def copied(runnable: Any) -> Any:
     """Return what is run in a runnable's place: a copy, or itself where nothing is recognised."""
     kind = type(runnable)
     if (parts := _PARTS.get(kind)) is not None:
@@ -86,23 +85,22 @@ def faster(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
         changed = {"async_client": PlainCompletions(completions)}
     else:
         return runnable
-    copied = copy.copy(runnable)
-    for name, value in changed.items():
-        copied.__dict__[name] = value
+    made = copy.copy(runnable)
+    made.__dict__.update(changed)
     if kind in _CLASSES:
-        object.__setattr__(copied, "__class__", _CLASSES[kind])
-    return copied
+        object.__setattr__(made, "__class__", _CLASSES[kind])
+    return made
 
 
 _PARTS: Mapping[type, _Parts] = {
-    RunnableSequence: {"first": faster, "middle": _all, "last": faster},
+    RunnableSequence: {"first": copied, "middle": _all, "last": copied},
     RunnableParallel: {"steps__": _by_name},
-    RunnableAssign: {"mapper": faster},
-    RunnableBranch: {"branches": _branches, "default": faster},
-    RunnableBinding: {"bound": faster},
-    RunnableEach: {"bound": faster},
-    RunnableRetry: {"bound": faster},
-    RunnableWithFallbacks: {"runnable": faster, "fallbacks": _all},
+    RunnableAssign: {"mapper": copied},
+    RunnableBranch: {"branches": _branches, "default": copied},
+    RunnableBinding: {"bound": copied},
+    RunnableEach: {"bound": copied},
+    RunnableRetry: {"bound": copied},
+    RunnableWithFallbacks: {"runnable": copied, "fallbacks": _all},
 }
 
 for _kind, _class in _CLASSES.items():

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, cast
+from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
@@ -62,7 +63,7 @@ async def _stream_events(
     """Yield the events, as langchain-core 1.7 makes them."""
     handler = _EventHandler(**filters)
     config = ensure_config(config)
-    run_id = config.setdefault("run_id", uuid7())
+    run_id = cast("UUID", config.setdefault("run_id", uuid7()))
     config["callbacks"] = _with(handler, config.get("callbacks"))
 
     async def run() -> None:
@@ -147,9 +148,7 @@ class _EventHandler(InlineHandler, _AstreamEventsCallbackHandler):
 
     async def give_way(self) -> None:
         """Let the reader have the loop if it has waited long enough, or for enough."""
-        if len(self._waiting) >= _MAX_WAITING or (
-            self._waiting and self._loop.time() >= self._due
-        ):
+        if len(self._waiting) >= _MAX_WAITING or (self._waiting and self._loop.time() >= self._due):
             await asyncio.sleep(0)
 
     async def __aiter__(self) -> AsyncGenerator[Any]:

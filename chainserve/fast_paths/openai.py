@@ -6,11 +6,13 @@ from typing import Any
 
 from langchain_core.runnables import Runnable
 
+from chainserve.fast_paths.known import is_openai_known
+
 
 def is_chat_openai(runnable: Runnable[Any, Any]) -> bool:
     """Tell whether a runnable is `ChatOpenAI` itself; its package is not imported for that."""
     module = sys.modules.get("langchain_openai.chat_models.base")
-    return module is not None and type(runnable) is module.ChatOpenAI
+    return module is not None and type(runnable) is module.ChatOpenAI and is_openai_known()
 
 
 class PlainCompletions:
@@ -36,26 +38,17 @@ class PlainCompletions:
             openai.APIError: As the SDK does.
         """
         answer = await self._completions.create(**payload)
-        chunk_type = getattr(answer, "_cast_to", None)
-        if not _is_usual(answer, chunk_type):
-            return answer
-        answer._cast_to = object  # Of which the SDK makes no model.
-        return _PlainStream(answer, chunk_type)
-
-
-def _is_usual(answer: Any, chunk_type: Any) -> bool:
-    from openai import AsyncStream
-    from openai.types.chat import ChatCompletionChunk
-
-    return type(answer) is AsyncStream and chunk_type is ChatCompletionChunk
+        sdk = sys.modules["openai"]
+        return _PlainStream(answer) if type(answer) is sdk.AsyncStream else answer
 
 
 class _PlainStream:
     """A stream of the SDK; chunks of more than text are the models that they always were."""
 
-    def __init__(self, stream: Any, chunk_type: type) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._chunk_type = chunk_type
+        self._chunk_type = stream._cast_to
+        stream._cast_to = object  # Of which the SDK makes no model.
 
     async def __aenter__(self) -> "_PlainStream":
         return self

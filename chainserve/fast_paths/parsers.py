@@ -7,7 +7,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 
-async def parse_text_in_place(self: Any, input: AsyncIterator[Any]) -> AsyncIterator[str]:  # noqa: A002
+async def parse_text_in_place(self: Any, input: AsyncIterator[Any]) -> AsyncIterator[str]:
     """Have `StrOutputParser` take the text of each chunk in place, as its sync `transform` does."""
     async for chunk in input:
         if type(chunk) is AIMessageChunk and type(chunk.content) is str:

@@ -95,4 +95,3 @@ async def _noting(first: Any, inputs: AsyncIterator[Any], read: list[Any]) -> As
     async for chunk in inputs:
         read.append(chunk)
         yield chunk
-

@@ -64,7 +64,7 @@ def _is_plain(chunk: Any, first: Any) -> bool:
     """Tell whether a chunk, of the type of the first, has nothing but text to add to it."""
     if type(chunk) is str:
         return True
-    own = chunk.response_metadata
+    own, of_first = chunk.response_metadata, first.response_metadata
     return (
         type(chunk.content) is str
         and type(first.content) is str
@@ -72,7 +72,7 @@ def _is_plain(chunk: Any, first: Any) -> bool:
         and not chunk.additional_kwargs
         and chunk.usage_metadata is None
         and chunk.chunk_position is None
-        and (not own or (own.keys() == _CONSTANT and own.items() <= first.response_metadata.items()))
+        and (not own or (own.keys() == _CONSTANT and own.items() <= of_first.items()))
     )
 
 
