@@ -1,0 +1,55 @@
+"""The fast way runs a runnable as LangChain does: its chunks, results, errors and callbacks."""
+
+from typing import Any
+
+import pytest
+
+from tests._equivalence import (
+    Verb,
+    abatch,
+    abatch_returning,
+    ainvoke,
+    ainvoke_told,
+    assert_same,
+    astream,
+    atransform,
+    in_tasks,
+    told,
+    twice,
+    two_at_once,
+)
+from tests._journal import NAMED
+from tests._runnables import CASES
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
+
+RUN = "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"
+CONFIG: dict[str, Any] = {
+    "tags": ["asked"],
+    "metadata": {"asked": True},
+    "run_name": NAMED,
+    "run_id": RUN,
+    "configurable": {"key": "value"},
+}
+
+VERBS: dict[str, Verb] = {
+    "stream": astream,
+    "stream with a sync handler": told("sync"),
+    "stream with an inline handler": told("inline"),
+    "stream with an async handler": told("async"),
+    "stream with a full config": told("inline", **CONFIG),
+    "stream, with each chunk asked for in a task": in_tasks,
+    "stream twice": twice,
+    "two streams at once": two_at_once,
+    "transform": atransform,
+    "invoke": ainvoke,
+    "invoke with a handler": ainvoke_told,
+    "batch": abatch,
+    "batch with errors returned": abatch_returning,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_run_is_the_same(verb: str, case: str) -> None:
+    await assert_same(CASES[case], VERBS[verb])
