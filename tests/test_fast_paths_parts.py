@@ -149,6 +149,7 @@ _USAGE = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
 KINDS: dict[str, Any] = {
     "text": "a",
     "no text": "",
+    "text of a message": message("m").text,
     "nothing": None,
     "a word of its own": _Word("b"),
     "a number": 1,
