@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from langchain_core.outputs import Generation
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
@@ -76,10 +75,3 @@ async def invoke_in_place(
         raise
     await run_manager.on_chain_end(value)
     return value
-
-
-async def parse_result_in_place(
-    self: Any, result: list[Generation], *, partial: bool = False
-) -> Any:
-    """Parse what takes no time, as `StrOutputParser.aparse_result` does in a thread."""
-    return self.parse_result(result, partial=partial)
