@@ -119,7 +119,7 @@ def _write(obj: Any) -> bytes:
     Raises:
         TypeError: orjson does not write an object inside.
     """
-    if type(obj) in _LEAVES:
+    if type(obj) in _LEAVES or isinstance(obj, str):
         return orjson.dumps(obj)
     if type(obj) is AIMessageChunk and _has_text_alone(obj):
         obj = obj.__dict__

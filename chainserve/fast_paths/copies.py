@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import (
     RunnableAssign,
     RunnableBinding,
@@ -20,6 +21,11 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
+from chainserve.fast_paths.calling import (
+    call_in_place,
+    invoke_in_place,
+    parse_result_in_place,
+)
 from chainserve.fast_paths.openai import PlainCompletions, is_chat_openai
 from chainserve.fast_paths.parsers import parse_text_in_place
 from chainserve.fast_paths.streaming import transform_in_place
@@ -27,26 +33,40 @@ from chainserve.fast_paths.streaming import transform_in_place
 
 class _Sequence(RunnableSequence[Any, Any]):
     _atransform_stream_with_config = transform_in_place
+    ainvoke = invoke_in_place
 
 
 class _Pick(RunnablePick):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Passthrough(RunnablePassthrough[Any]):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Lambda(RunnableLambda[Any, Any]):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Generator(RunnableGenerator[Any, Any]):
     _atransform_stream_with_config = transform_in_place
 
 
+class _ChatPrompt(ChatPromptTemplate):
+    _acall_with_config = call_in_place
+
+
+class _Prompt(PromptTemplate):
+    _acall_with_config = call_in_place
+
+
 class _StrParser(StrOutputParser):
+    _acall_with_config = call_in_place
     _atransform = parse_text_in_place
+    aparse_result = parse_result_in_place
     _atransform_stream_with_config = transform_in_place
 
 
@@ -56,6 +76,8 @@ _CLASSES: Mapping[type, type] = {
     RunnablePassthrough: _Passthrough,
     RunnableLambda: _Lambda,
     RunnableGenerator: _Generator,
+    ChatPromptTemplate: _ChatPrompt,
+    PromptTemplate: _Prompt,
     StrOutputParser: _StrParser,
 }
 

@@ -11,7 +11,7 @@ async def parse_text_in_place(self: Any, input: AsyncIterator[Any]) -> AsyncIter
     """Have `StrOutputParser` take the text of each chunk in place, as its sync `transform` does."""
     async for chunk in input:
         if type(chunk) is AIMessageChunk and type(chunk.content) is str:
-            yield chunk.content
+            yield chunk.text
         elif isinstance(chunk, BaseMessage):
             yield self.parse_result([ChatGeneration(message=chunk)])
         else:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.base import TextAccessor
 
 _AT_ONCE = 256
 """How many chunks wait to be added up together: they are kept alive so long."""
@@ -30,7 +31,7 @@ class Sum:
             Exception: Whatever adding it raises, a `TypeError` aside.
         """
         waiting = self._waiting
-        if waiting and type(chunk) is type(waiting[0]) and _is_plain(chunk, waiting[0]):
+        if waiting and _adds_as_text(chunk, waiting[0]):
             waiting.append(chunk)
             if len(waiting) > _AT_ONCE:
                 self._waiting = [_added(waiting)]
@@ -41,7 +42,7 @@ class Sum:
             self._sum = chunk
         elif self._sum is not None:
             self._add_to_sum(chunk)
-        elif type(chunk) is str or type(chunk) is AIMessageChunk:
+        elif type(chunk) in _TEXTS or type(chunk) is AIMessageChunk:
             self._waiting = [chunk]
         else:
             self._sum = chunk
@@ -60,10 +61,12 @@ class Sum:
             self._waiting, self._sum = [self._sum], None
 
 
-def _is_plain(chunk: Any, first: Any) -> bool:
-    """Tell whether a chunk, of the type of the first, has nothing but text to add to it."""
-    if type(chunk) is str:
-        return True
+def _adds_as_text(chunk: Any, first: Any) -> bool:
+    """Tell whether a chunk has nothing but text to add to the first."""
+    if type(chunk) in _TEXTS:
+        return type(first) in _TEXTS
+    if not (type(chunk) is type(first) is AIMessageChunk):
+        return False
     own, of_first = chunk.response_metadata, first.response_metadata
     return (
         type(chunk.content) is str
@@ -76,6 +79,9 @@ def _is_plain(chunk: Any, first: Any) -> bool:
     )
 
 
+_TEXTS = (str, TextAccessor)
+"""Text, and the text of a message; what they add up to is a `str`."""
+
 _CONSTANT = frozenset({"model_provider"})
 """Metadata that every chunk of a model has, and that adding leaves as it is."""
 
@@ -83,4 +89,4 @@ _CONSTANT = frozenset({"model_provider"})
 def _added(chunks: list[Any]) -> Any:
     if len(chunks) == 1:
         return chunks[0]
-    return "".join(chunks) if type(chunks[0]) is str else chunks[0] + chunks[1:]
+    return "".join(chunks) if type(chunks[0]) in _TEXTS else chunks[0] + chunks[1:]
