@@ -24,7 +24,7 @@ AnyRunnable = Runnable[Any, Any]
 IT_GOES_ON = "it goes on"
 """What is seen of a run that was cancelled and does not end."""
 _TURNS = 100
-_COLLECTIONS = 4
+_COLLECTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     gc.disable()
     try:
         # The runnable is held by nothing but the call.
-        await _tried(journal, verb, Call(case, way(case.build(journal)), journal))
-        await _settle(journal, own)
+        succeeds = await _tried(journal, verb, Call(case, way(case.build(journal)), journal))
+        await _settle(journal, own, fails=not succeeds)
         for add in journal.later:
             add()
     finally:
@@ -143,21 +143,22 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     return journal.view(concurrent=case.concurrent)
 
 
-async def _tried(journal: Journal, verb: Verb, call: Call) -> None:
+async def _tried(journal: Journal, verb: Verb, call: Call) -> bool:
     try:
         await verb(call)
+        return True
     # Whatever comes out is what is compared.
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
         journal.add("raised", error)
+        return False
 
 
-async def _settle(journal: Journal, own: Iterable[asyncio.Task[Any]]) -> None:
+async def _settle(journal: Journal, own: Iterable[asyncio.Task[Any]], *, fails: bool) -> None:
     """Wait for what the call has left running; note and cancel what waits for what never comes."""
     await _quiet(journal, own)
-    # What is in a cycle is found by the collector alone, and may be what holds the next.
-    for _ in range(_COLLECTIONS):
-        if not gc.collect():
-            break
+    # What is in a cycle is found by the collector alone; an error may hold it for a while.
+    for _ in range(_COLLECTIONS if fails else 1):
+        gc.collect()
         await _quiet(journal, own)
     others = asyncio.all_tasks().difference(own)
     journal.add("is anything left running", bool(others))

@@ -57,8 +57,8 @@ def cancelled_after(count: int) -> Verb:
         chunks = _stalling(call, count, waits)
         stream = call.read(call.runnable.atransform(chunks, call.config("inline")))
         task = asyncio.create_task(stream)
-        await _until(waits, task)
-        await _cancel(call.journal, task)
+        await until(waits, task)
+        await cancel(call.journal, task)
 
     return verb
 
@@ -74,7 +74,8 @@ async def _stalling(call: Call, count: int, waits: asyncio.Event) -> AsyncIterat
         raise
 
 
-async def _cancel(journal: Journal, task: asyncio.Task[Any]) -> None:
+async def cancel(journal: Journal, task: asyncio.Task[Any]) -> None:
+    """Cancel a task, and add how it ends."""
     journal.leave()
     journal.add("cancel")
     if await end(journal, [task]):
@@ -83,7 +84,7 @@ async def _cancel(journal: Journal, task: asyncio.Task[Any]) -> None:
         journal.add(IT_GOES_ON)
 
 
-async def _until(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
+async def until(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
     """Wait for an event, or for the end of a task that never comes to it."""
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([waiting, task], timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -114,15 +115,15 @@ def left_events(count: int) -> Verb:
 async def cancelled_in_a_stall(call: Call) -> None:
     """Cancel a stream while a step of it waits."""
     task = asyncio.create_task(call.read(call.stream("inline")))
-    await _until(call.journal.stalls, task)
-    await _cancel(call.journal, task)
+    await until(call.journal.stalls, task)
+    await cancel(call.journal, task)
 
 
 async def cancelled_invocation(call: Call) -> None:
     """Cancel an invocation while a step of it waits."""
     task = asyncio.create_task(call.runnable.ainvoke(call.input, call.config("inline")))
-    await _until(call.journal.stalls, task)
-    await _cancel(call.journal, task)
+    await until(call.journal.stalls, task)
+    await cancel(call.journal, task)
 
 
 async def cancelled_events(call: Call) -> None:
@@ -133,5 +134,5 @@ async def cancelled_events(call: Call) -> None:
             call.journal.event(event)
 
     task = asyncio.create_task(read())
-    await _until(call.journal.stalls, task)
-    await _cancel(call.journal, task)
+    await until(call.journal.stalls, task)
+    await cancel(call.journal, task)
