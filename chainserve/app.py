@@ -18,7 +18,7 @@ from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.registry import conflicts, refuse
-from chainserve.routes.index import index_routes
+from chainserve.routes.index import add_index_routes
 from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on
 from chainserve.server import warn_of_streams, warn_of_variables
@@ -74,7 +74,7 @@ def create_app(
     options["lifespan"] = _lifespan(chains, settings, log, options.get("lifespan"))
     app = _Application(settings, options)
     runtimes_on(app.router, settings, principal)
-    app.include_router(index_routes(chains))
+    add_index_routes(app, chains)
     if principal is not None and not callable(principal):
         raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:

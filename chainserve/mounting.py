@@ -16,7 +16,7 @@ from chainserve.registry import refuse_options
 from chainserve.routes.feedback import FeedbackRoutes
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.langserve_playground import LangServePlaygroundRoutes, installed_files
-from chainserve.routes.paths import any_form
+from chainserve.routes.paths import any_form, route_class_for
 from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.runs import RunRoutes
 from chainserve.routes.schemas import SchemaRoutes
@@ -106,6 +106,7 @@ class _Adder:
         self._router = router
         self._chain = chain
         self._models = models
+        self._route_class = route_class_for(router)
         self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
 
     def route(self, endpoint: EndpointName, *, below: str = "", **operations: "_Operation") -> None:
@@ -151,6 +152,7 @@ class _Adder:
             "methods": [*methods],
             "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
             "dependencies": list(self._chain.dependencies),
+            "route_class_override": self._route_class,
         }
 
 
