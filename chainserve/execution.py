@@ -5,6 +5,7 @@ from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import (
@@ -187,9 +188,21 @@ class Work:
         """Return the configs with what notes outputs and usage, and what happens if it is told."""
         noting = zip_longest(self._observers, self._aggregators)
         return [
-            merge_configs(config, {"callbacks": [handler for handler in handlers if handler]})
+            _with_handlers(config, [handler for handler in handlers if handler])
             for config, handlers in zip(self.configs, noting, strict=True)
         ]
+
+
+def _with_handlers(config: RunnableConfig, handlers: list[BaseCallbackHandler]) -> RunnableConfig:
+    """Return a copy of a config with more callbacks; it has all members that it needs."""
+    if config.get("callbacks") is not None:
+        return merge_configs(config, {"callbacks": handlers})
+    copied: Any = {
+        key: value.copy() if isinstance(value, dict | list) else value
+        for key, value in config.items()
+    }
+    copied["callbacks"] = handlers
+    return cast("RunnableConfig", copied)
 
 
 class _Invoke(Work):
