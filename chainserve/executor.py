@@ -369,13 +369,20 @@ class RunExecutor:
         if run.is_over:
             return
         loop = asyncio.get_running_loop()
-        if run.deadline is not None:
-            run.deadline.cancel()
         name, seconds, since = run.next_deadline()
         if loop.time() >= since + seconds:
             self.cancel(run, "timeout", RunTimeoutError(name, seconds))
             return
-        run.deadline = loop.call_at(since + seconds, self._watch_deadlines, run)
+        if run.deadline is not None:
+            if run.deadline_at == since + seconds:
+                return
+            run.deadline.cancel()
+        run.deadline_at = since + seconds
+        run.deadline = loop.call_at(run.deadline_at, self._look_at_deadlines, run)
+
+    def _look_at_deadlines(self, run: Run) -> None:
+        run.deadline = None  # A timer may be early, and has to be set again then.
+        self._watch_deadlines(run)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that no run's cancelling reaches."""

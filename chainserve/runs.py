@@ -126,6 +126,7 @@ class Run:
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
+        self.deadline_at = started_at
         self.opening: Opening | None = None
         self.patience: asyncio.TimerHandle | None = None
 
