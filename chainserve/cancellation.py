@@ -5,12 +5,14 @@ nobody cancels, and `RunnableParallel.astream` leaves its branches' connections 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
-from typing import Any
-from weakref import WeakSet
+from types import coroutine as awaitable
+from typing import Any, TypeAlias
 
 _SCOPE: ContextVar["TaskScope | None"] = ContextVar("chainserve_task_scope", default=None)
+
+_Coroutine: TypeAlias = Coroutine[Any, Any, Any]
 
 _FIRST_RETRY = 0.05
 """Seconds until a task that did not end is cancelled again; each further wait is twice as long."""
@@ -20,7 +22,7 @@ class TaskScope:
     """The tasks that were started, directly or not, from one coroutine."""
 
     def __init__(self) -> None:
-        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self.tasks: dict[_Coroutine, asyncio.Task[Any]] = {}
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start the scope's first task, in a copy of the caller's context."""
@@ -33,7 +35,7 @@ class TaskScope:
     def live(self) -> list[asyncio.Task[Any]]:
         """Return the tasks that have not ended, the calling one aside."""
         current = asyncio.current_task()
-        return [task for task in list(self._tasks) if not task.done() and task is not current]
+        return [task for task in self.tasks.values() if not task.done() and task is not current]
 
     async def cancel(self, timeout: float) -> int:  # noqa: ASYNC109 - a bound on retries
         """Cancel all tasks again and again until none is left or `timeout` seconds have passed.
@@ -53,10 +55,6 @@ class TaskScope:
             await asyncio.wait(live, timeout=min(interval, remaining))
             interval *= 2
         return len(live)
-
-    def add(self, task: asyncio.Task[Any]) -> None:
-        """Note a task that was started in this scope's context."""
-        self._tasks.add(task)
 
 
 def _note_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -78,40 +76,47 @@ class _NotingTaskFactory:
     """
 
     def __init__(self, make: Callable[..., Any] | None) -> None:
-        self._make = make
+        self._make = asyncio.Task if make is None else _in_the_order_of_tasks(make)
 
     def __call__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        coro: Coroutine[Any, Any, Any],
-        context: Context | None = None,
-        **options: Any,
+        self, loop: asyncio.AbstractEventLoop, coro: _Coroutine, **options: Any
     ) -> asyncio.Task[Any]:
-        if context is not None:
-            options["context"] = context
+        context: Context | None = options.get("context")
         scope = _SCOPE.get() if context is None else context.get(_SCOPE)
         if scope is None:
-            return self._task(loop, coro, options)
-        task = self._task(loop, _without_exit(coro), options)
-        task.add_done_callback(lambda _: coro.close())  # It may never have been started.
-        scope.add(task)
+            return self._make(coro, loop=loop, **options)
+        # LangChain makes a task for each chunk. A callback for when it is done, or a weak
+        # reference to it, would cost more than all that is done here.
+        tasks = scope.tasks
+        noted = _noted(coro, tasks)
+        noted.send(None)
+        task = self._make(noted, loop=loop, **options)
+        if not task.done():  # A loop may start its tasks at once.
+            tasks[coro] = task
         return task
 
-    def _task(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        coro: Coroutine[Any, Any, Any],
-        options: dict[str, Any],
-    ) -> asyncio.Task[Any]:
-        if self._make is None:
-            return asyncio.Task(coro, loop=loop, **options)
-        made: asyncio.Task[Any] = self._make(loop, coro, **options)
-        return made
+
+def _in_the_order_of_tasks(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a task factory that takes its arguments as `asyncio.Task` does."""
+    return lambda coro, *, loop, **options: make(loop, coro, **options)
 
 
-async def _without_exit(coro: Coroutine[Any, Any, Any]) -> Any:
-    """Await what a chain runs; asyncio lets a `SystemExit` of any task end the whole server."""
+async def _noted(coro: _Coroutine, tasks: dict[_Coroutine, asyncio.Task[Any]]) -> Any:
+    """Await what a chain runs; asyncio lets a `SystemExit` of any task end the whole server.
+
+    It is to be begun before its task is made: then it ends here in any case, also where the task is
+    cancelled before its first step.
+    """
     try:
+        await _begun()
         return await coro
     except SystemExit as stopped:
         raise RuntimeError(f"The chain called sys.exit({stopped.code!r})") from stopped
+    finally:
+        coro.close()
+        tasks.pop(coro, None)
+
+
+@awaitable
+def _begun() -> Generator[None, None, None]:
+    yield

@@ -18,6 +18,7 @@ from langgraph.graph import START, StateGraph
 from pydantic import SecretStr
 
 from chainserve import Chain, add_routes
+from chainserve.cancellation import TaskScope
 from chainserve.settings import Settings
 from chainserve.types import RunId
 from tests._apps import executor_of, make_app, only_run
@@ -334,3 +335,44 @@ async def test_the_run_id_of_a_live_run_is_refused() -> None:
     assert second.status == 409
     assert second.json()["code"] == "run_id_in_use"
     assert third.json()["metadata"]["run_id"] == run_id
+
+
+async def test_a_scope_lets_go_of_tasks_that_end_started_or_not_and_keeps_the_others() -> None:
+    scope = TaskScope()
+    made: list[asyncio.Task[Any]] = []
+
+    async def work() -> None:
+        ended = asyncio.create_task(asyncio.sleep(0))
+        never_started = asyncio.create_task(asyncio.sleep(0))
+        never_started.cancel()
+        await asyncio.wait((ended, never_started))
+        made.append(asyncio.create_task(asyncio.Event().wait()))
+
+    await scope.start(work())
+
+    assert scope.live() == made
+    assert await scope.cancel(20) == 0
+    assert made[0].cancelled()
+    assert not scope.tasks
+
+
+async def test_tasks_are_made_by_the_factory_that_the_loop_had() -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    names: list[str | None] = []
+
+    def factory(loop: Any, coro: Any, *, name: str | None = None, **options: Any) -> Any:
+        names.append(name)
+        return asyncio.Task(coro, loop=loop, name=name, **options)
+
+    async def work() -> None:
+        await loop.create_task(asyncio.sleep(0))
+
+    loop.set_task_factory(factory)
+    try:
+        await TaskScope().start(work())
+        await loop.create_task(asyncio.sleep(0))
+    finally:
+        loop.set_task_factory(before)
+
+    assert names == [None] * 3

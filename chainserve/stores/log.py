@@ -32,13 +32,14 @@ class EventLog:
     def append(self, events: Sequence[Event]) -> int:
         """Append each event that comes next, ignore any other, and return the bytes that takes."""
         # Called for each token of each run, so it calls nothing for an event.
-        before = self.size
+        size = 0
         for event in events:
             if event.seq == self.next_seq:
                 self.events.append(event)
                 self.next_seq += 1
-                self.size += len(event.data) + EVENT_OVERHEAD_BYTES
-        return self.size - before
+                size += len(event.data) + EVENT_OVERHEAD_BYTES
+        self.size += size
+        return size
 
     def trim(self, max_bytes: int) -> int:
         """Drop the oldest events, all but one if need be, and return the bytes that frees.

@@ -125,8 +125,7 @@ class IdWire:
         return encode_event("gap", data, event_id=self._id(earliest - 1))
 
     def _chunks(self, chunks: Sequence[Event]) -> bytes:
-        block = self._chunk
-        return b"".join([block % (chunk.data, chunk.seq) for chunk in chunks])
+        return _filled(self._chunk, chunks)
 
     def _other(self, event: Event) -> bytes:
         return encode_event(
@@ -230,14 +229,19 @@ class NdjsonWire:
         return self._line("gap", data, earliest - 1)
 
     def _chunks(self, chunks: Sequence[Event]) -> bytes:
-        line = self._chunk
-        return b"".join([line % (chunk.data, chunk.seq) for chunk in chunks])
+        return _filled(self._chunk, chunks)
 
     def _other(self, event: Event) -> bytes:
         return self._line(event.event, event.data, event.seq)
 
     def _line(self, event: str, data: bytes, seq: int) -> bytes:
         return b'{"event":"%b","data":%b,"id":"%b%d"}\n' % (event.encode(), data, self._ids, seq)
+
+
+def _filled(form: bytes, chunks: Sequence[Event]) -> bytes:
+    """Return a form that was filled out with each chunk's data and number."""
+    # One format of all is nearly twice as fast as one for each.
+    return form * len(chunks) % tuple([part for seq, _, data in chunks for part in (data, seq)])
 
 
 def _pieces(

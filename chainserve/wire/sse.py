@@ -10,6 +10,7 @@ _LINE_BREAKS_OF_OTHERS = (
 """Characters at which some clients end a line, against the standard, and their JSON escapes."""
 
 
+_LF, _CR = b"\n\r"
 _NO_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -27,9 +28,10 @@ def json_line(data: bytes) -> bytes:
     U+0085, U+2028 and U+2029 can stand only inside a JSON string, where an escape means the same;
     CR and LF only outside of one, where a space means the same.
     """
-    if b"\n" in data or b"\r" in data:
+    # Called for each chunk: `in` is quick for a number, and slow for bytes of any length.
+    if _LF in data or _CR in data:
         data = data.translate(_NO_LINE_BREAKS)
-    if b"\xe2\x80" in data or b"\xc2\x85" in data:
+    if not data.isascii():
         for character, escape in _LINE_BREAKS_OF_OTHERS:
             data = data.replace(character, escape)
     return exact(data)
