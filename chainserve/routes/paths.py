@@ -6,13 +6,15 @@ matching all routes of all chains against a regular expression.
 """
 
 import re
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.routing import Match
-from starlette.types import Scope
+from starlette.routing import Match, request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class _OptionalHash(Convertor[str]):
@@ -77,8 +79,31 @@ class _ByLiterals(APIRoute):
         return super().matches(scope)
 
 
+class ChainRoute(_ByLiterals):
+    """A route whose handler takes the request and returns the response.
+
+    Without dependencies there is nothing for FastAPI to solve: then it is called as Starlette calls
+    its routes' functions. A router that is included asks FastAPI, which alone knows what comes with
+    it.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if not self.dependencies and getattr(self, "max_body_size", None) is None:
+            self.app = _unless_observed(request_response(endpoint), self.app)
+
+
+def _unless_observed(direct: ASGIApp, by_fastapi: ASGIApp) -> ASGIApp:
+    """Return the first application but for requests of which FastAPI traces each step."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (by_fastapi if scope.get("fastapi.telemetry") else direct)(scope, receive, send)
+
+    return app
+
+
 def route_class_for(router: APIRouter) -> type[APIRoute]:
-    """Return the router's own class of routes, made fast to match."""
+    """Return the class of a chain's routes: that of the router, made fast to match."""
     if router.route_class is APIRoute:
-        return _ByLiterals  # One class for all chains: Python finds its methods faster.
+        return ChainRoute
     return type(router.route_class.__name__, (_ByLiterals, router.route_class), {})
