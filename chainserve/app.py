@@ -19,6 +19,7 @@ from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.registry import conflicts, refuse
+from chainserve.routes.finding import RoutesOfChains
 from chainserve.routes.index import add_index_routes
 from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on
@@ -80,6 +81,8 @@ def create_app(
         raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:
         mount(app, chain)
+    if app.router.middleware_stack == app.router.app:  # A bound on bodies is around it.
+        app.router.middleware_stack = RoutesOfChains(app.router, [one.path for one in chains])
     if HTTPException not in (options.get("exception_handlers") or {}):
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
