@@ -14,6 +14,7 @@ from chainserve.chain import Chain
 from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
 from chainserve.flow import why_not_streaming
+from chainserve.handover import HandoverLayer
 from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
@@ -78,10 +79,12 @@ def create_app(
     if principal is not None and not callable(principal):
         raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:
-        mount(app, chain)
+        mount(app, chain, hands_over=True)
     if HTTPException not in (options.get("exception_handlers") or {}):
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
+    if not app.user_middleware:
+        app.add_middleware(HandoverLayer)
     app.add_middleware(RequestLogLayer, log=log)
     return app
 
