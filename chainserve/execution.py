@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import (
     Runnable,
+    RunnableBinding,
     RunnableConfig,
 )
 from langchain_core.runnables.config import merge_configs
@@ -19,6 +20,7 @@ from chainserve.chain import Chain
 from chainserve.config import ensure_run_id
 from chainserve.declared_types import declared_output, schema_of, shape_of
 from chainserve.errors import OutputNotSerializableError
+from chainserve.fast_paths import faster
 from chainserve.graphs import Graph
 from chainserve.serialization import WellKnownLCSerializer, dump_events, plain_data
 from chainserve.types import RunId, RunMode
@@ -29,7 +31,13 @@ _JSON = WellKnownLCSerializer()
 
 
 class Execution:
-    """A chain's runnable, ready to run: typed inputs in, JSON text out."""
+    """A chain's runnable, ready to run: typed inputs in, JSON text out.
+
+    Attributes:
+        runnable: The chain's runnable, with its declared types.
+        faster: What is run in its place where fast paths may be taken.
+        graph: The graph that it is, if it is one.
+    """
 
     def __init__(self, chain: Chain) -> None:
         types = {
@@ -43,6 +51,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
+        self.faster = faster(_unbound(self.runnable))
         self.graph = Graph.of(self.runnable)
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
@@ -127,6 +136,18 @@ class Execution:
         return written if self._own_serializer is None else _JSON.dumps(_loads(written))
 
 
+def _unbound(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Return what a binding calls, where it has nothing for it but types.
+
+    It would merge its config with that of the run, which is merged already.
+    """
+    while type(runnable) is RunnableBinding and not (
+        runnable.kwargs or runnable.config or runnable.config_factories
+    ):
+        runnable = runnable.bound
+    return runnable
+
+
 class Work:
     """What a run does: it yields its chunks, and then its outputs are known.
 
@@ -138,6 +159,7 @@ class Work:
         inputs: The chain's inputs.
         configs: A config for each input.
         kwargs: More arguments for the runnable.
+        takes_fast_paths: Whether LangChain's own runnables are run in faster ways.
         outputs: JSON text of the outputs, or None for one that has no JSON form.
     """
 
@@ -154,10 +176,16 @@ class Work:
         self.inputs = inputs
         self.configs = configs
         self.kwargs = kwargs or {}
+        self.takes_fast_paths = False
         self.outputs: Sequence[bytes | None] = ()
         self._execution = execution
         self._observers = [RunObserver(cast("Any", config["run_id"])) for config in configs]
         self._aggregators: Sequence[AsyncEventAggregatorCallback] = ()
+
+    @property
+    def runnable(self) -> Runnable[Any, Any]:
+        """What is run."""
+        return self._execution.faster if self.takes_fast_paths else self._execution.runnable
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Run, and yield each chunk as JSON text on one line."""
@@ -200,7 +228,7 @@ class _Invoke(Work):
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
         [value], [config] = self.inputs, self._observed()
-        self._output = await self._execution.runnable.ainvoke(value, config, **self.kwargs)
+        self._output = await self.runnable.ainvoke(value, config, **self.kwargs)
         written = self._execution.dump_output(self._output)
         self.outputs = [written]
         yield json_line(written)
@@ -216,8 +244,10 @@ class _Batch(Work):
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         self._aggregate_events()
-        runnable, configs = self._execution.runnable, self._observed()
-        outputs: Sequence[Any] = await runnable.abatch(list(self.inputs), configs, **self.kwargs)
+        configs = self._observed()
+        outputs: Sequence[Any] = await self.runnable.abatch(
+            list(self.inputs), configs, **self.kwargs
+        )
         self._outputs = outputs
         self.outputs = [self._execution.dump_output(output) for output in outputs]
         return
@@ -259,7 +289,7 @@ class _Stream(StreamedWork):
     async def chunks(self) -> AsyncGenerator[bytes]:
         [value], [config] = self.inputs, self._observed()
         dumps, kept = self._execution.serializer.dumps, self._kept
-        stream = self._execution.runnable.astream(value, config, **self.kwargs)
+        stream = self.runnable.astream(value, config, **self.kwargs)
         count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:

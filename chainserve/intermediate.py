@@ -6,7 +6,7 @@ here: the method itself would warn the server's log of what its callers do.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, TypeAlias, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -14,7 +14,8 @@ from langchain_core.tracers import log_stream
 from langchain_core.tracers.schemas import Run as TracedRun
 
 from chainserve.execution import Execution, StreamedWork
-from chainserve.serialization import dumps_any
+from chainserve.fast_paths import stream_events
+from chainserve.serialization import WellKnownLCSerializer, dumps_any
 from chainserve.wire.sse import json_line
 
 Filters: TypeAlias = Mapping[str, Sequence[str] | None]
@@ -87,7 +88,7 @@ class StreamLogWork(_IntermediateWork):
     async def _patches(
         self, value: Any, config: RunnableConfig
     ) -> AsyncGenerator[log_stream.RunLogPatch]:
-        runnable = self._execution.runnable
+        runnable = self.runnable
         if _has_its_own_log(runnable):
             options = {**self._filters, **self.kwargs}
             async for patch in runnable.astream_log(value, config, diff=True, **options):
@@ -140,18 +141,42 @@ class StreamEventsWork(_IntermediateWork):
     def __init__(self, *args: Any, version: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self._version = version
+        self._metadata: dict[str, tuple[Any, dict[Any, Any]]] = {}
+        self._envelopes: dict[tuple[str, str], _Envelope] = {}
 
     async def _told(self, value: Any, config: RunnableConfig) -> AsyncGenerator[Any]:
         options: Any = {**self._filters, "version": self._version, **self.kwargs}
-        stream = self._execution.runnable.astream_events(value, config, **options)
+        stream = (
+            stream_events(self.runnable, value, config, **options)
+            if self.takes_fast_paths
+            else self.runnable.astream_events(value, config, **options)
+        )
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as events:
             async for event in events:
                 is_root = self._is_of_the_root(event)
                 if self._kept is not None and is_root and event["event"].endswith("_stream"):
                     self._kept.append(event["data"].get("chunk"))
                 if self._allowed is None or is_root or event["name"] in self._allowed:
-                    event["metadata"] = _public(event["metadata"])
+                    event["metadata"] = self._public_metadata(event)
                     yield event
+
+    def _public_metadata(self, event: Mapping[str, Any]) -> dict[Any, Any]:
+        """Return what may be told of a step's metadata, the same object for the same."""
+        known, shown = self._metadata.get(event["run_id"], (None, {}))
+        if known is not event["metadata"]:
+            shown = _public(event["metadata"])
+            self._metadata[event["run_id"]] = event["metadata"], shown
+        return shown
+
+    def _line(self, told: Any) -> bytes:
+        if type(self._execution.serializer) is WellKnownLCSerializer and _has_a_chunk_alone(told):
+            key = told["run_id"], told["event"]
+            envelope = self._envelopes.get(key)
+            if envelope is None or envelope.metadata is not told["metadata"]:
+                envelope = self._envelopes[key] = _Envelope(told)
+            with suppress(Exception):  # It is told otherwise then.
+                return envelope.around(told)
+        return super()._line(told)
 
     def _is_of_the_root(self, event: Mapping[str, Any]) -> bool:
         """Tell whether an event is one of the root run's own; those it sends have other names."""
@@ -160,6 +185,43 @@ class StreamEventsWork(_IntermediateWork):
         # A retriever does not take the run's id, and the first version names no parents.
         is_root = event["run_id"] == self.run_ids[0]
         return is_root or (self._version != "v1" and not event["parent_ids"])
+
+
+def _has_a_chunk_alone(event: Mapping[str, Any]) -> bool:
+    """Tell whether an event is one of many of its step, which differ in their chunks alone."""
+    name: str = event["event"]
+    return name.endswith("_stream") and event["data"].keys() == _CHUNK
+
+
+_CHUNK = {"chunk"}
+
+
+class _Envelope:
+    """The JSON text around the chunks of a step's events, which is the same for all of them.
+
+    Attributes:
+        metadata: The metadata that is in it.
+    """
+
+    def __init__(self, event: Mapping[str, Any]) -> None:
+        self.metadata = event["metadata"]
+        names = [*event]
+        at = names.index("data")
+        before = {name: event[name] for name in names[:at]}
+        after = {name: event[name] for name in names[at + 1 :]}
+        self._before = _JSON.dumps(before)[:-1] + b',"data":{"chunk":'
+        self._after = b"}," + _JSON.dumps(after)[1:]
+
+    def around(self, event: Mapping[str, Any]) -> bytes:
+        """Return an event as a line of JSON.
+
+        Raises:
+            OutputNotSerializableError: Its chunk has no JSON form.
+        """
+        return json_line(self._before + _JSON.dumps(event["data"]["chunk"]) + self._after)
+
+
+_JSON = WellKnownLCSerializer()
 
 
 def _public(metadata: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -2,17 +2,15 @@
 
 import logging
 import re
-import sys
 import time
 from typing import Any
-from urllib.parse import quote
 from uuid import uuid4
 
-import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chainserve.errors import RunFailedError
+from chainserve.log_lines import Log, renderer
 from chainserve.problems import handles, problem_response
 from chainserve.settings import Settings
 
@@ -21,46 +19,13 @@ REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 
 
-def make_logger(settings: Settings) -> Any:
-    """Return the structlog logger of a server, which writes to the standard logger `chainserve`.
+def make_logger(settings: Settings) -> Log:
+    """Return the log of a server, which writes to the standard logger `chainserve`.
 
     An application that handles that logger gets the lines; `configure_logging` is for one that does
     not.
     """
-    last: Any = structlog.processors.JSONRenderer()
-    if settings.log_format == "console":
-        last = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            pad_event_to=0,
-            # The default shows local variables, inputs and keys among them, where rich is.
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    processors: list[Any] = [
-        structlog.stdlib.filter_by_level,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-        _without_nothing,
-        _with_a_quoted_path,
-    ]
-    if settings.log_format == "json":
-        processors.append(structlog.processors.format_exc_info)
-    return structlog.wrap_logger(
-        logging.getLogger(LOGGER_NAME),
-        processors=[*processors, last],
-        wrapper_class=structlog.stdlib.BoundLogger,
-    )
-
-
-def _without_nothing(_: Any, __: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the fields that have no value."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _with_a_quoted_path(_: Any, __: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Quote the path of a request: what is in it may control the terminal that shows the log."""
-    if "path" in fields:
-        fields["path"] = quote(fields["path"], safe="/:@!$&'()*+,;=~")
-    return fields
+    return Log(logging.getLogger(LOGGER_NAME), renderer(settings))
 
 
 def configure_logging(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import LLMResult
 from pydantic import BaseModel, Discriminator, RootModel, Tag
 
@@ -119,14 +119,33 @@ def _write(obj: Any) -> bytes:
     Raises:
         TypeError: orjson does not write an object inside.
     """
-    if type(obj) in _LEAVES:
+    if type(obj) in _LEAVES or isinstance(obj, str):
         return orjson.dumps(obj)
+    if type(obj) is AIMessageChunk and _has_text_alone(obj):
+        obj = obj.__dict__
     try:
         marshal.dumps(obj)  # It refuses, quickly, whatever is not of a plain type.
     except ValueError:
         return orjson.dumps(_of_its_own(obj), default=default, option=_OPTIONS)
     return orjson.dumps(obj, option=_OPTIONS)  # And where a thread adds another, with no code.
 
+
+def _has_text_alone(chunk: AIMessageChunk) -> bool:
+    """Tell whether a chunk's members are what `model_dump` makes of them, as those of most are."""
+    members = chunk.__dict__
+    return (
+        type(members["content"]) is str
+        and not members["additional_kwargs"]
+        and not members["tool_calls"]
+        and not members["invalid_tool_calls"]
+        and not members["tool_call_chunks"]
+        and not members["usage_metadata"]
+        and len(members) == _MEMBERS
+        and not chunk.__pydantic_extra__
+    )
+
+
+_MEMBERS = len(AIMessageChunk.model_fields)
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 _LEAVES = frozenset({str, int, float, bool, type(None)})

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
         ge=0,
         description="How long events may wait to share a write; 0 writes each at once.",
     )
+    fast_paths: bool = Field(
+        default=True,
+        description="Whether LangChain's own runnables are run in faster ways; off is its own way.",
+    )
     retry_ms: int = Field(
         default=1000,
         ge=0,

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessageChunk
 from pydantic import BaseModel, field_serializer
 
 from chainserve import WellKnownLCSerializer
@@ -233,3 +234,38 @@ async def test_langserves_client_tells_its_callbacks_of_a_models_end() -> None:
 
     assert len(told.ends) == 2
     assert told.ends[0] == told.ends[1]
+
+
+def chunk_of(**members: Any) -> AIMessageChunk:
+    """Return a chunk of a model's answer."""
+    return AIMessageChunk(**{"content": "a", "id": "run-1", **members})
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(chunk_of(), id="text"),
+        pytest.param(chunk_of(content=""), id="no text"),
+        pytest.param(chunk_of(content="\u2028\ud800"), id="odd characters"),
+        pytest.param(chunk_of(response_metadata={"a": {"b": [1, None]}}), id="metadata"),
+        pytest.param(chunk_of(response_metadata={"at": date(2026, 1, 2)}), id="a date in metadata"),
+        pytest.param(chunk_of(response_metadata={"m": chunk_of()}), id="a model in metadata"),
+        pytest.param(chunk_of(additional_kwargs={"m": chunk_of()}), id="a model in arguments"),
+        pytest.param(chunk_of(extra=1), id="an extra member"),
+        pytest.param(chunk_of(name="bot", chunk_position="last"), id="other members"),
+        pytest.param(
+            chunk_of(usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}),
+            id="usage",
+        ),
+        pytest.param(
+            chunk_of(tool_call_chunks=[{"name": "f", "args": "{}", "id": "1", "index": 0}]),
+            id="a tool call",
+        ),
+        pytest.param(chunk_of().model_copy(update={"content": ["a"]}), id="a list of texts"),
+        pytest.param(AIMessageChunk.model_construct(content="a"), id="what was not validated"),
+    ],
+)
+def test_a_chunk_of_a_model_is_written_as_its_dump(chunk: AIMessageChunk) -> None:
+    serializer = WellKnownLCSerializer()
+
+    assert serializer.dumps(chunk) == serializer.dumps(chunk.model_dump())

@@ -203,6 +203,7 @@ class RunStarter:
             request_id=request_id_of(request.scope),
             feedback_token=self._feedback_token(runtime),
         )
+        work.takes_fast_paths = runtime.settings.fast_paths
         return await runtime.executor.start(work, options)
 
     async def find(self, request: Request, run_id: str, segments: int) -> RunRecord:

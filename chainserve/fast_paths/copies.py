@@ -1,0 +1,143 @@
+"""Which runnables are run another way: those of LangChain's own classes, by their exact type."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from langchain_core.language_models import chat_models
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
+from langchain_core.runnables import (
+    RunnableAssign,
+    RunnableBinding,
+    RunnableBranch,
+    RunnableGenerator,
+    RunnableLambda,
+    RunnableParallel,
+    RunnablePassthrough,
+    RunnablePick,
+    RunnableSequence,
+    RunnableWithFallbacks,
+)
+from langchain_core.runnables.base import RunnableEach
+from langchain_core.runnables.retry import RunnableRetry
+
+from chainserve.fast_paths.calling import call_in_place, invoke_in_place
+from chainserve.fast_paths.names import take_name
+from chainserve.fast_paths.openai import chat_openai, is_chat_openai
+from chainserve.fast_paths.parsers import (
+    parse_result_in_place,
+    parse_short_result_in_place,
+    parse_text_in_place,
+)
+from chainserve.fast_paths.streaming import transform_in_place
+
+
+class _Sequence(RunnableSequence[Any, Any]):
+    _atransform_stream_with_config = transform_in_place
+    ainvoke = invoke_in_place
+
+
+class _Pick(RunnablePick):
+    _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
+
+
+class _Passthrough(RunnablePassthrough[Any]):
+    _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
+
+
+class _Lambda(RunnableLambda[Any, Any]):
+    _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
+
+
+class _Generator(RunnableGenerator[Any, Any]):
+    _atransform_stream_with_config = transform_in_place
+
+
+class _ChatPrompt(ChatPromptTemplate):
+    _acall_with_config = call_in_place
+
+
+class _Prompt(PromptTemplate):
+    _acall_with_config = call_in_place
+
+
+class _JsonParser(JsonOutputParser):
+    _acall_with_config = call_in_place
+    aparse_result = parse_short_result_in_place
+    _atransform_stream_with_config = transform_in_place
+
+
+class _StrParser(StrOutputParser):
+    _acall_with_config = call_in_place
+    _atransform = parse_text_in_place
+    aparse_result = parse_result_in_place
+    _atransform_stream_with_config = transform_in_place
+
+
+_CLASSES: Mapping[type, type] = {
+    RunnableSequence: _Sequence,
+    RunnablePick: _Pick,
+    RunnablePassthrough: _Passthrough,
+    RunnableLambda: _Lambda,
+    RunnableGenerator: _Generator,
+    ChatPromptTemplate: _ChatPrompt,
+    PromptTemplate: _Prompt,
+    StrOutputParser: _StrParser,
+    JsonOutputParser: _JsonParser,
+}
+
+_Parts = Mapping[str, Callable[[Any], Any]]
+
+
+def _all(runnables: Any) -> Any:
+    return [copied(one) for one in runnables]
+
+
+def _by_name(runnables: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: copied(one) for name, one in runnables.items()}
+
+
+def _branches(branches: Any) -> Any:
+    return [(condition, copied(branch)) for condition, branch in branches]
+
+
+def copied(runnable: Any) -> Any:
+    """Return what is run in a runnable's place: a copy, or itself where nothing is recognised.
+
+    A copy without parts of its own shares the runnable's members, so what is set later counts.
+    """
+    kind = type(runnable)
+    taken = chat_openai() if is_chat_openai(runnable) else _CLASSES.get(kind)
+    parts = _PARTS.get(kind)
+    if taken is None and parts is None:
+        return runnable
+    members = runnable.__dict__
+    if parts:
+        changed = {name: make(getattr(runnable, name)) for name, make in parts.items()}
+        members = {**members, **changed}
+    made = copy.copy(runnable)
+    object.__setattr__(made, "__dict__", members)
+    if taken is not None:
+        object.__setattr__(made, "__class__", taken)
+    return made
+
+
+_PARTS: Mapping[type, _Parts] = {
+    RunnableSequence: {"first": copied, "middle": _all, "last": copied},
+    RunnableParallel: {"steps__": _by_name},
+    RunnableAssign: {"mapper": copied},
+    RunnableBranch: {"branches": _branches, "default": copied},
+    RunnableBinding: {"bound": copied},
+    # What `bind` and `bind_tools` of a chat model return.
+    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": copied},
+    RunnableEach: {"bound": copied},
+    RunnableRetry: {"bound": copied},
+    RunnableWithFallbacks: {"runnable": copied, "fallbacks": _all},
+}
+
+for _kind, _class in _CLASSES.items():
+    take_name(_class, _kind)

@@ -1,0 +1,107 @@
+"""Whether what the fast paths take the place of is what it was when they were written."""
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from hashlib import sha256
+from pkgutil import resolve_name
+from typing import TypeAlias
+
+Digests: TypeAlias = Mapping[str, Mapping[str, str]]
+"""What the source texts of the functions and classes of some modules are known by."""
+
+_OF_CORE: Digests = {
+    "langchain_core.runnables.base": {
+        "Runnable._atransform_stream_with_config": "9b7b760ebc639e6d",
+        "Runnable._acall_with_config": "d49d24f429c0dd10",
+        "RunnableSequence.ainvoke": "2d563ee2ded2752a",
+        "Runnable.astream_events": "60adacbffa0e6436",
+    },
+    "langchain_core.runnables.utils": {
+        "accepts_config": "9236a21364e403cc",
+        "accepts_run_manager": "14d76ada75d1f7f4",
+        "coro_with_context": "7a681dd69ecdfb88",
+    },
+    "langchain_core.runnables.config": {
+        "acall_func_with_variable_args": "fdededd915e2c2a1",
+    },
+    "langchain_core.utils._signature": {
+        "_signature_parameters": "72712e7be17eaec8",
+    },
+    "langchain_core.output_parsers.base": {
+        "BaseOutputParser.ainvoke": "829dcc2811290b68",
+        "BaseOutputParser.aparse_result": "839aaba03dc1b522",
+    },
+    "langchain_core.utils.aiter": {
+        "Tee": "181cb60122fbd6e5",
+        "tee_peer": "d9775eb7d5d833c1",
+    },
+    "langchain_core.output_parsers.transform": {
+        "BaseTransformOutputParser._atransform": "98137b0643f773b8",
+    },
+    "langchain_core.output_parsers.string": {
+        "StrOutputParser": "8077b32178ef07fd",
+    },
+    "langchain_core.messages.ai": {
+        "AIMessageChunk.__add__": "6e87c1d215887c28",
+        "add_ai_message_chunks": "88e832e1ce478443",
+    },
+    "langchain_core.messages.base": {
+        "merge_content": "5d71b3099c4f5c59",
+    },
+    "langchain_core.outputs.chat_generation": {
+        "ChatGeneration": "e157f9216a7dac66",
+    },
+    "langchain_core.tracers.event_stream": {
+        "_astream_events_implementation_v2": "2c2cd65e60b889c8",
+        "_AstreamEventsCallbackHandler": "e6840a475402737a",
+    },
+}
+
+_OF_OPENAI: Digests = {
+    "langchain_openai.chat_models.base": {
+        "BaseChatOpenAI._astream": "43a7d94999983ddc",
+        "BaseChatOpenAI._convert_chunk_to_generation_chunk": "b92cf07f92a97658",
+        "_convert_delta_to_message_chunk": "6e9d223170c6be1f",
+    },
+    "openai._streaming": {
+        "AsyncStream.__stream__": "381c66f37dd55cb8",
+    },
+    "openai._base_client": {
+        "BaseClient._process_response_data": "4406fcb1a3ae4105",
+    },
+}
+
+
+@cache
+def is_core_known() -> bool:
+    """Tell whether this langchain-core does what the fast paths do.
+
+    Another version may do something else, which its users want to have. So where one of these texts
+    differs, is not there, or cannot be looked at, all is run in LangChain's own way, until somebody
+    has read what is new.
+    """
+    return _are_known(_OF_CORE)
+
+
+@cache
+def is_openai_known() -> bool:
+    """Tell whether this langchain-openai and this openai do what the fast path does."""
+    return _are_known(_OF_OPENAI)
+
+
+def _are_known(digests: Digests) -> bool:
+    return all(
+        digest(f"{module}:{name}") == known
+        for module, texts in digests.items()
+        for name, known in texts.items()
+    )
+
+
+def digest(name: str) -> str | None:
+    """Return what the source text of `module:name` is known by; None if there is no such text."""
+    try:
+        source = inspect.getsource(resolve_name(name))
+    except (ImportError, AttributeError, OSError, TypeError):
+        return None
+    return sha256(source.encode()).hexdigest()[:16]

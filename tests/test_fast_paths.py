@@ -1,0 +1,44 @@
+"""The fast way runs a runnable as LangChain does: its chunks, results, errors and callbacks."""
+
+from typing import Any
+
+import pytest
+
+from tests import _calls
+from tests._calls import told
+from tests._equivalence import Verb, assert_same
+from tests._journal import NAMED
+from tests._runnables import CASES
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
+
+RUN = "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"
+CONFIG: dict[str, Any] = {
+    "tags": ["asked"],
+    "metadata": {"asked": True},
+    "run_name": NAMED,
+    "run_id": RUN,
+    "configurable": {"key": "value"},
+}
+
+VERBS: dict[str, Verb] = {
+    "stream": _calls.astream,
+    "stream with a sync handler": told("sync"),
+    "stream with an inline handler": told("inline"),
+    "stream with an async handler": told("async"),
+    "stream with a full config": told("inline", **CONFIG),
+    "stream, with each chunk asked for in a task": _calls.in_tasks,
+    "stream twice": _calls.twice,
+    "two streams at once": _calls.two_at_once,
+    "transform": _calls.atransform,
+    "invoke": _calls.ainvoke,
+    "invoke with a handler": _calls.ainvoke_told,
+    "batch": _calls.abatch,
+    "batch with errors returned": _calls.abatch_returning,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_run_is_the_same(verb: str, case: str) -> None:
+    await assert_same(CASES[case], VERBS[verb])

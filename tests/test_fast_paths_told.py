@@ -1,0 +1,90 @@
+"""The fast way tells as LangChain does: in events, logs and traces, and where handlers fail."""
+
+from typing import Any
+
+import pytest
+
+from chainserve.fast_paths import faster
+from tests import _calls
+from tests._calls import events, events_and_handler, failing_handler, told
+from tests._equivalence import AnyRunnable, Verb, assert_same
+from tests._runnables import CASES, EVERY_KIND
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
+
+VERBS: dict[str, Verb] = {
+    "events": events(version="v2"),
+    "log": _calls.log,
+    "trace": _calls.traced,
+}
+
+VERBS_OF_A_FEW: dict[str, Verb] = {
+    "events of version 1": events(version="v1"),
+    "trace of an invocation": _calls.traced_invocation,
+    "events beside a handler": events_and_handler("inline"),
+    "events beside an async handler": events_and_handler("async"),
+    "invoke in a thread": _calls.invoke,
+    "stream in a thread": _calls.stream,
+    "batch in a thread": _calls.batch,
+}
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "names": {"include_names": ["passing", "source", "RunnableSequence"]},
+    "types": {"include_types": ["chat_model", "parser", "prompt"]},
+    "tags": {"include_tags": ["seq:step:2", "map:key:a"]},
+    "other names": {"exclude_names": ["passing", "RunnableSequence"]},
+    "other types": {"exclude_types": ["chain"]},
+    "other tags": {"exclude_tags": ["seq:step:1"]},
+}
+
+FAILING = [
+    "on_chain_start",
+    "on_chain_end",
+    "on_chain_error",
+    "on_chat_model_start",
+    "on_llm_new_token",
+    "on_llm_end",
+]
+
+HANDLED = [
+    "nested sequences",
+    "a source that raises after two",
+    "a model, then text",
+    "a model that raises after two",
+    "FakeListLLM",
+    "a chain in a lambda without the config",
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("verb", VERBS)
+async def test_what_is_told_is_the_same(verb: str, case: str) -> None:
+    await assert_same(CASES[case], VERBS[verb])
+
+
+@pytest.mark.parametrize("case", EVERY_KIND)
+@pytest.mark.parametrize("verb", VERBS_OF_A_FEW)
+async def test_what_is_told_in_other_ways_is_the_same(verb: str, case: str) -> None:
+    await assert_same(CASES[case], VERBS_OF_A_FEW[verb])
+
+
+@pytest.mark.parametrize("case", EVERY_KIND)
+@pytest.mark.parametrize("chosen", FILTERS)
+async def test_events_are_filtered_alike(chosen: str, case: str) -> None:
+    await assert_same(CASES[case], events(version="v2", **FILTERS[chosen]))
+
+
+@pytest.mark.parametrize("case", HANDLED)
+@pytest.mark.parametrize("method", FAILING)
+@pytest.mark.parametrize("raises", [True, False], ids=["raised", "logged"])
+@pytest.mark.parametrize("kind", ["inline", "async", "sync"])
+async def test_a_handler_fails_alike(kind: str, raises: bool, method: str, case: str) -> None:
+    await assert_same(CASES[case], failing_handler(kind, method, raises=raises))
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_what_is_fast_already_is_the_same(case: str) -> None:
+    def twice(runnable: AnyRunnable) -> AnyRunnable:
+        return faster(faster(runnable))
+
+    await assert_same(CASES[case], told("inline"), twice)
