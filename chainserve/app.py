@@ -15,6 +15,7 @@ from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
 from chainserve.fast_paths import is_core_known
 from chainserve.flow import why_not_streaming
+from chainserve.handover import HandoverLayer
 from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
@@ -80,12 +81,14 @@ def create_app(
     if principal is not None and not callable(principal):
         raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:
-        mount(app, chain)
+        mount(app, chain, hands_over=True)
     if app.router.middleware_stack == app.router.app:  # A bound on bodies is around it.
         app.router.middleware_stack = RoutesOfChains(app.router, [one.path for one in chains])
     if HTTPException not in (options.get("exception_handlers") or {}):
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
+    if not app.user_middleware:
+        app.add_middleware(HandoverLayer)
     app.add_middleware(RequestLogLayer, log=log)
     return app
 

@@ -136,8 +136,10 @@ class RunExecutor:
             return None
         run.readers += 1
         run.resumable = run.resumable or resumable
+        if run.patience is not None:
+            run.patience.cancel()
         if follower is not None:
-            run.followers.add(follower)
+            run.followers.append(follower)
         return run
 
     def leave(self, run: Run | None, *, follower: Follower | None = None) -> None:
@@ -149,7 +151,7 @@ class RunExecutor:
             return
         run.readers -= 1
         if follower is not None:
-            run.followers.discard(follower)
+            run.followers.remove(follower)
         if run.resumable:
             self._wait_for_a_reader(run, run.options.resume_grace)
         else:

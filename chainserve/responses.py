@@ -101,6 +101,7 @@ class EventStreamResponse(Response):
         unwatch = self._executor.store.watch(self._run_id, connection.wake)
         try:
             await connection.start(self.status_code, self.raw_headers)
+            self.raw_headers = []  # Nobody asks for them again, and a stream may wait for long.
             await self._note_an_earlier_end(connection)
             await self._send_log(connection)
         except OSError:  # how a server of ASGI 2.4 says that the client is gone

@@ -59,6 +59,7 @@ LEVEL = {
     "openapi": 9,
     "routes": 10,
     "mounting": 11,
+    "handover": 9,
     "api_handler": 11,
     "migrate": 1,
     "cli": 14,
