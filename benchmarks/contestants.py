@@ -1,0 +1,186 @@
+"""Those who are compared: two servers, constant bytes, and the chain without a server."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from json import loads
+from typing import Any, Protocol
+
+from benchmarks.cases import Case
+from benchmarks.http import KEY, encode_request, joined_chunks
+from benchmarks.processes import Asked, MeasuringError, Server, cores, cpu_seconds
+
+_SETTLE_SECONDS = 0.05
+
+OURS, THEIRS, CEILING, FLOOR = "chainserve", "langserve", "starlette", "in process"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What some requests took.
+
+    Attributes:
+        requests: How many.
+        cpu: Seconds of the contestant's processor time.
+        seconds: Seconds on a clock on the wall.
+        first: Seconds to the first chunk; the median.
+    """
+
+    requests: int
+    cpu: float
+    seconds: float
+    first: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """Milliseconds of processor time for one request."""
+        return self.cpu / self.requests * 1000
+
+    @property
+    def rate(self) -> float:
+        """Requests in a second."""
+        return self.requests / self.seconds
+
+
+class Contestant(Protocol):
+    """Who can be asked many times."""
+
+    def sample(self, requests: int, connections: int) -> Sample:
+        """Ask, and return what that took."""
+
+
+class InProcess:
+    """The chain of a case, called in a process of its own."""
+
+    def __init__(self, case: Case, process: Asked) -> None:
+        self._case = case
+        self._process = process
+
+    def sample(self, requests: int, connections: int) -> Sample:
+        """Call the chain."""
+        taken = self._ask(requests, connections)
+        return Sample(requests, taken["cpu"], taken["seconds"])
+
+    def chunks(self) -> int:
+        """Return how many chunks an answer has."""
+        return int(self._ask(1, 1)["chunks"])
+
+    def _ask(self, requests: int, connections: int) -> Any:
+        return self._process.ask(case=self._case.name, requests=requests, connections=connections)
+
+
+class Served:
+    """A server, asked over sockets by the process that makes the load."""
+
+    def __init__(self, case: Case, server: Server, load: Asked) -> None:
+        self._case = case
+        self._server = server
+        self._load = load
+
+    @property
+    def request(self) -> str:
+        """The bytes of a request, as the server's own client sends it."""
+        return request_of(self._case, self._server.kind).decode("latin-1")
+
+    def sample(self, requests: int, connections: int) -> Sample:
+        """Send requests."""
+        before = self._cpu_seconds()
+        took = self._load.ask(
+            do="many",
+            port=self._server.port,
+            request=self.request,
+            requests=requests,
+            connections=connections,
+            ends_with="event: end" if self._case.streams else "}",
+        )
+        after = self._cpu_seconds()
+        return Sample(requests, after - before, took["seconds"], took["first"])
+
+    def _cpu_seconds(self) -> float:
+        """Return what the server has used, once it has tidied up after its last answer."""
+        time.sleep(_SETTLE_SECONDS)
+        return cpu_seconds(self._server.pid)
+
+    def check(self, chunks: int) -> None:
+        """Ask once.
+
+        Raises:
+            MeasuringError: The answer has not so many chunks.
+        """
+        answer = self._load.ask(do="once", port=self._server.port, request=self.request)
+        counted = count_chunks(self._case, answer["received"].encode("latin-1"))
+        if answer["status"] != 200 or counted != chunks:
+            raise MeasuringError(
+                f"{self._server.name}: {answer['status']}, {counted} chunks, expected {chunks}"
+            )
+
+
+def request_of(case: Case, kind: str) -> bytes:
+    """Return a request: our streams are asked for as those that can be resumed."""
+    headers = {"content-type": "application/json", "accept": "application/json"}
+    if case.streams:
+        headers["accept"] = "text/event-stream"
+        if kind == OURS and case.resumable:
+            headers |= {"prefer": "resumable", "idempotency-key": KEY.decode()}
+    return encode_request("POST", case.target, headers, case.content)
+
+
+def count_chunks(case: Case, received: bytes) -> int:
+    """Return how many chunks an answer has; outputs that are not there are none."""
+    _, _, body = received.partition(b"\r\n\r\n")
+    if case.streams:
+        return joined_chunks(body).count(b"event: data\r\n")
+    answer: Mapping[str, Any] = loads(body)
+    return 1 if answer.get("output") else 0
+
+
+class Field:
+    """Everybody who takes part, each in a process of its own.
+
+    Args:
+        alone: The process of the chains without a server.
+        servers: The servers.
+        load: The process that makes the load.
+    """
+
+    def __init__(self, alone: Asked, servers: Sequence[Server], load: Asked) -> None:
+        self._alone = alone
+        self._servers = servers
+        self._load = load
+
+    def contestants(self, case: Case) -> dict[str, Contestant]:
+        """Return who is measured in a case, once all of them have answered what they should.
+
+        Raises:
+            MeasuringError: A server has not answered what the chain says.
+        """
+        floor = InProcess(case, self._alone)
+        chunks = floor.chunks()
+        found: dict[str, Contestant] = {FLOOR: floor}
+        for server in self._servers:
+            found[server.kind] = served = Served(case, server, self._load)
+            served.check(chunks)
+        return found
+
+
+@contextmanager
+def field(cases: Sequence[Case], load: Asked) -> Iterator[Field]:
+    """Start everything that some cases need."""
+    core, other = cores()
+    with ExitStack() as stack:
+        names, environment = [case.name for case in cases], {}
+        if any(case.upstream for case in cases):
+            upstream = stack.enter_context(Asked(["upstream"], other))
+            environment["OPENAI_BASE_URL"] = upstream.ask()
+        alone = stack.enter_context(Asked(["in_process", *names], core, environment))
+        servers = [
+            stack.enter_context(Server(kind, names, core, environment))
+            for kind in (CEILING, OURS, THEIRS)
+        ]
+        for server in servers:
+            server.wait()
+            server.pin()
+        alone.ask(case=names[0], requests=1, connections=1)
+        alone.pin()
+        yield Field(alone, servers, load)

@@ -1,0 +1,92 @@
+"""The rounds: everybody in turn, again and again, so that what disturbs one disturbs all."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.cases import Case
+from benchmarks.contestants import (
+    FLOOR,
+    OURS,
+    THEIRS,
+    Contestant,
+    Sample,
+    field,
+)
+from benchmarks.figures import Row, ratios
+from benchmarks.processes import Asked
+
+Samples = Mapping[str, Sequence[Sample]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured.
+
+    Attributes:
+        rounds: How often everybody has their turn.
+        cpu_seconds: About how much processor time a turn takes.
+        connections: How many requests are under way at once.
+        longest: The most requests of a turn.
+    """
+
+    rounds: int = 5
+    cpu_seconds: float = 1.0
+    connections: int = 8
+    longest: int = 5000
+
+
+QUICK = Effort(rounds=3, cpu_seconds=0.2, connections=4)
+
+
+def compare(cases: Sequence[Case], load: Asked, effort: Effort) -> Iterator[Row]:
+    """Measure some cases with the same processes, and yield their rows."""
+    with field(cases, load) as everybody:
+        for case in cases:
+            yield row_of(case, in_turns(everybody.contestants(case), effort))
+
+
+def in_turns(found: Mapping[str, Contestant], effort: Effort) -> dict[str, list[Sample]]:
+    """Give everybody a turn in each round; another one begins each time."""
+    requests = {name: enough_requests(one, effort) for name, one in found.items()}
+    samples: dict[str, list[Sample]] = {name: [] for name in found}
+    for number in range(effort.rounds):
+        for name in rotated(list(found), number):
+            samples[name].append(found[name].sample(requests[name], effort.connections))
+    return samples
+
+
+def enough_requests(one: Contestant, effort: Effort) -> int:
+    """Return how many requests fill a turn; those that tell it warm the server up as well."""
+    cost = one.sample(effort.connections, effort.connections).cost / 1000
+    wanted = round(effort.cpu_seconds / max(cost, 1e-6))
+    return max(effort.connections, min(wanted, effort.longest))
+
+
+def rotated(names: Sequence[str], by: int) -> list[str]:
+    """Return the names, beginning with another one."""
+    start = by % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def row_of(case: Case, samples: Samples) -> Row:
+    """Return what the samples of a case say: LangServe's cost over ours is what counts."""
+    costs = each(samples, lambda sample: sample.cost)
+    return Row(
+        case=case.name,
+        title=case.title,
+        unit="ms CPU",
+        costs=costs,
+        judged=ratios(costs[THEIRS], costs[OURS]),
+        goal=case.goal,
+        rates=each(samples, lambda sample: sample.rate),
+        firsts={
+            name: [sample.first * 1000 for sample in taken if sample.first is not None]
+            for name, taken in samples.items()
+            if name != FLOOR
+        },
+    )
+
+
+def each(samples: Samples, figure: Callable[[Sample], float]) -> dict[str, list[float]]:
+    """Return a figure of all samples, by server."""
+    return {name: [figure(sample) for sample in taken] for name, taken in samples.items()}
