@@ -7,9 +7,9 @@ from json import dumps
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.cases import CASES
-from benchmarks.figures import Row
-from benchmarks.measure import QUICK, Effort, compare
+from benchmarks.figures import Row, missed
+from benchmarks.measure import QUICK, Effort
+from benchmarks.plan import PLAN, Item, quick
 from benchmarks.processes import Asked, cores
 
 RESULTS = Path(__file__).parent / "results"
@@ -19,35 +19,43 @@ WIDE = 0.6
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the cases that are asked for; return 1 if one fails the check."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not sys.platform.startswith("linux"):
+        parser.error("processor time of other processes is read as Linux has it")
     effort = _effort(options)
-    wanted = options.case or [case.name for case in CASES if case.quick or not options.quick]
-    cases = [case for case in CASES if case.name in wanted]
     machine = report.describe_machine()
     rows: list[Row] = []
     with Asked(["load"], cores()[1]) as load:
         load.pin()
-        for group in [cases] if options.quick else [[case] for case in cases]:
-            for row in compare(group, load, effort):
-                print(f"{row.title}: measured", file=sys.stderr, flush=True)
+        for item in _items(options):
+            for row in item.measure(load, effort):
+                print(f"measured: {row.title}", file=sys.stderr, flush=True)
                 rows.append(row)
     print(report.table(rows))
     _write(options.results, rows, machine)
-    failed = [row.title for row in rows if options.check and row.passes(options.check) is False]
+    failed = missed(rows, options.check) if options.check else []
     for title in failed:
         print(f"{title}: less than {options.check} of what it must be", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _items(options: argparse.Namespace) -> list[Item]:
+    if options.case:
+        return [item for item in PLAN if item.name in options.case]
+    return [quick()] if options.quick else [*PLAN]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few cases and rounds, for CI")
     parser.add_argument(
-        "--case", action="append", choices=[case.name for case in CASES], help="only these cases"
+        "--case", action="append", choices=[item.name for item in PLAN], help="only these cases"
     )
-    parser.add_argument("--rounds", type=int, help="turns of everybody (5)")
-    parser.add_argument("--seconds", type=float, help="processor time of a turn (1)")
+    parser.add_argument("--rounds", type=int, help="turns of everybody (9)")
+    parser.add_argument("--seconds", type=float, help="processor time of a turn (0.5)")
     parser.add_argument("--connections", type=int, help="requests at once (8)")
+    parser.add_argument("--streams", type=int, help="idle streams (1000), and the most at once")
     parser.add_argument(
         "--check",
         type=float,
@@ -66,6 +74,7 @@ def _effort(options: argparse.Namespace) -> Effort:
         rounds=options.rounds or usual.rounds,
         cpu_seconds=options.seconds or usual.cpu_seconds,
         connections=options.connections or usual.connections,
+        streams=options.streams or usual.streams,
     )
 
 

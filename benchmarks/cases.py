@@ -25,6 +25,7 @@ class Case:
         chunks: How many chunks its answer has, about.
         body: The JSON of a request.
         goal: What LangServe's cost over ours has to be.
+        share: What the chain's own cost over ours has to be.
         resumable: Whether a stream of ours is asked for with ids and a key, as our client does.
         mounted: How many chains are mounted; the last is called.
         upstream: Whether the chain asks the scripted server of models.
@@ -38,6 +39,7 @@ class Case:
     chunks: int = 200
     body: Mapping[str, Any] = field(default_factory=lambda: {"input": TOPIC})
     goal: Goal | None = None
+    share: Goal | None = None
     resumable: bool = True
     mounted: int = 1
     upstream: bool = False
@@ -76,6 +78,7 @@ CASES = (
         verb="stream",
         build=runnables.usual,
         goal=Goal(3, 6),
+        share=Goal(0.75, 0.9),
         quick=True,
     ),
     Case(
@@ -136,7 +139,7 @@ CASES = (
         verb="stream",
         build=runnables.graph,
         chunks=runnables.GRAPH_STEPS,
-        body={"input": {"messages": [{"role": "human", "content": "bridges?"}]}},
+        body={"input": {"messages": [{"type": "human", "content": "bridges?"}]}},
     ),
     Case(
         name="stream-openai",
@@ -146,9 +149,76 @@ CASES = (
         goal=Goal(1.6, 3),
         upstream=True,
     ),
+    Case(
+        name="stream-str-plain",
+        title="stream, str chunks, LangServe's bytes",
+        verb="stream",
+        build=runnables.usual,
+        resumable=False,
+    ),
+    Case(
+        name="invoke-of-100",
+        title="invoke, echo, one of 100 chains",
+        verb="invoke",
+        build=runnables.echo,
+        body={"input": "bridges"},
+        mounted=100,
+    ),
 )
+
+SHORT = CASES[0]
+LONGER = Case(
+    name="stream-2000",
+    title="stream, 2,000 str chunks",
+    verb="stream",
+    build=runnables.usual,
+    chunks=2000,
+)
+LONG = Case(
+    name="stream-20000",
+    title="stream, 20,000 str chunks",
+    verb="stream",
+    build=runnables.usual,
+    chunks=20_000,
+)
+GROWTH = Goal(1.1, 1, at_most=True)
+"""Of what a chunk of the long answer costs over one of the short, over the same of the chain."""
+
+IDLE_BARE = Case(
+    name="idle-bare",
+    title="memory of an idle stream, bare generator",
+    verb="stream",
+    build=runnables.bare_idle,
+    body={"input": "bridges"},
+    goal=Goal(0.65, 0.4, at_most=True),
+)
+IDLE_USUAL = Case(
+    name="idle-usual",
+    title="memory of an idle stream, usual chain",
+    verb="stream",
+    build=runnables.usual_idle,
+    goal=Goal(0.7, 0.5, at_most=True),
+)
+PACED = Case(
+    name="paced",
+    title="added latency of a token",
+    verb="stream",
+    build=runnables.usual_paced,
+    chunks=60,
+    goal=Goal(0.5, 0.2, at_most=True),
+)
+REPLAYED = Case(
+    name="replay",
+    title="replay of a finished log, with ids",
+    verb="stream",
+    build=runnables.bare,
+    chunks=20_000,
+    body={"input": "bridges"},
+    goal=Goal(1_500_000, 1_500_000),
+)
+SERVED = (*CASES, LONGER, LONG, IDLE_BARE, IDLE_USUAL, PACED, REPLAYED)
 
 
 def case_named(name: str) -> Case:
     """Return the case of that name."""
-    return {case.name: case for case in CASES}[name]
+    return {case.name: case for case in SERVED}[name]

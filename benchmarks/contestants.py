@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from benchmarks.cases import Case
 from benchmarks.http import KEY, encode_request, joined_chunks
-from benchmarks.processes import Asked, MeasuringError, Server, cores, cpu_seconds
+from benchmarks.processes import Asked, MeasuringError, Server, cores, cpu_seconds, resident_bytes
 
 _SETTLE_SECONDS = 0.05
 
@@ -79,28 +79,37 @@ class Served:
         self._load = load
 
     @property
-    def request(self) -> str:
-        """The bytes of a request, as the server's own client sends it."""
-        return request_of(self._case, self._server.kind).decode("latin-1")
+    def kind(self) -> str:
+        """Who serves."""
+        return self._server.kind
+
+    def ask(self, do: str, **arguments: Any) -> Any:
+        """Have the load ask something of this server."""
+        request = request_of(self._case, self.kind).decode("latin-1")
+        arguments = {"port": self._server.port, "request": request, **arguments}
+        return self._load.ask(do=do, **arguments)
+
+    def cpu_seconds(self) -> float:
+        """Return what the server has used, once it has tidied up after its last answer."""
+        time.sleep(_SETTLE_SECONDS)
+        return cpu_seconds(self._server.pid)
+
+    def resident_bytes(self) -> int:
+        """Return the server's memory, once it has tidied up after its last answer."""
+        time.sleep(_SETTLE_SECONDS)
+        return resident_bytes(self._server.pid)
 
     def sample(self, requests: int, connections: int) -> Sample:
         """Send requests."""
-        before = self._cpu_seconds()
-        took = self._load.ask(
-            do="many",
-            port=self._server.port,
-            request=self.request,
+        before = self.cpu_seconds()
+        took = self.ask(
+            "many",
             requests=requests,
             connections=connections,
             ends_with="event: end" if self._case.streams else "}",
         )
-        after = self._cpu_seconds()
-        return Sample(requests, after - before, took["seconds"], took["first"])
-
-    def _cpu_seconds(self) -> float:
-        """Return what the server has used, once it has tidied up after its last answer."""
-        time.sleep(_SETTLE_SECONDS)
-        return cpu_seconds(self._server.pid)
+        cpu = self.cpu_seconds() - before
+        return Sample(requests, cpu, took["seconds"], took["first"])
 
     def check(self, chunks: int) -> None:
         """Ask once.
@@ -108,12 +117,13 @@ class Served:
         Raises:
             MeasuringError: The answer has not so many chunks.
         """
-        answer = self._load.ask(do="once", port=self._server.port, request=self.request)
-        counted = count_chunks(self._case, answer["received"].encode("latin-1"))
-        if answer["status"] != 200 or counted != chunks:
-            raise MeasuringError(
-                f"{self._server.name}: {answer['status']}, {counted} chunks, expected {chunks}"
-            )
+        answer = self.ask("once")
+        received, who = answer["received"].encode("latin-1"), f"{self.kind}, {self._case.name}"
+        if answer["status"] != 200:
+            raise MeasuringError(f"{who} answers {answer['status']}: {received!r}")
+        counted = count_chunks(self._case, received)
+        if counted != chunks:
+            raise MeasuringError(f"{who} answers {counted} chunks of {chunks}")
 
 
 def request_of(case: Case, kind: str) -> bytes:
@@ -159,8 +169,8 @@ class Field:
         chunks = floor.chunks()
         found: dict[str, Contestant] = {FLOOR: floor}
         for server in self._servers:
-            found[server.kind] = served = Served(case, server, self._load)
-            served.check(chunks)
+            found[server.kind] = one = Served(case, server, self._load)
+            one.check(chunks)
         return found
 
 
@@ -184,3 +194,12 @@ def field(cases: Sequence[Case], load: Asked) -> Iterator[Field]:
         alone.ask(case=names[0], requests=1, connections=1)
         alone.pin()
         yield Field(alone, servers, load)
+
+
+@contextmanager
+def served(case: Case, kind: str, load: Asked) -> Iterator[Served]:
+    """Start one server for one case."""
+    with Server(kind, [case.name], cores()[0]) as server:
+        server.wait()
+        server.pin()
+        yield Served(case, server, load)

@@ -85,3 +85,8 @@ class Row:
         if self.goal is None or self.figure is None:
             return None
         return self.goal.met_by(self.figure.median, share)
+
+
+def missed(rows: Sequence[Row], share: float) -> list[str]:
+    """Return the titles of the rows that do not reach this share of what they have to."""
+    return [row.title for row in rows if row.passes(share) is False]

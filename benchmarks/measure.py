@@ -12,7 +12,7 @@ from benchmarks.contestants import (
     Sample,
     field,
 )
-from benchmarks.figures import Row, ratios
+from benchmarks.figures import Goal, Row, ratios
 from benchmarks.processes import Asked
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -27,22 +27,27 @@ class Effort:
         cpu_seconds: About how much processor time a turn takes.
         connections: How many requests are under way at once.
         longest: The most requests of a turn.
+        streams: How many idle streams are held.
     """
 
-    rounds: int = 5
-    cpu_seconds: float = 1.0
+    rounds: int = 9
+    cpu_seconds: float = 0.5
     connections: int = 8
     longest: int = 5000
+    streams: int = 1000
 
 
-QUICK = Effort(rounds=3, cpu_seconds=0.2, connections=4)
+QUICK = Effort(rounds=5, cpu_seconds=0.15, connections=4)
 
 
 def compare(cases: Sequence[Case], load: Asked, effort: Effort) -> Iterator[Row]:
     """Measure some cases with the same processes, and yield their rows."""
     with field(cases, load) as everybody:
         for case in cases:
-            yield row_of(case, in_turns(everybody.contestants(case), effort))
+            row = row_of(case, in_turns(everybody.contestants(case), effort))
+            yield row
+            if case.share is not None:
+                yield share_row(case.share, row)
 
 
 def in_turns(found: Mapping[str, Contestant], effort: Effort) -> dict[str, list[Sample]]:
@@ -84,6 +89,18 @@ def row_of(case: Case, samples: Samples) -> Row:
             for name, taken in samples.items()
             if name != FLOOR
         },
+    )
+
+
+def share_row(goal: Goal, row: Row) -> Row:
+    """Return which part of our cost is the chain's own."""
+    return Row(
+        case=row.case,
+        title=f"{row.title}: the chain's share",
+        unit=row.unit,
+        costs={name: row.costs[name] for name in (FLOOR, OURS)},
+        judged=ratios(row.costs[FLOOR], row.costs[OURS]),
+        goal=goal,
     )
 
 

@@ -16,7 +16,6 @@ from langchain_core.runnables import (
     Runnable,
     RunnableGenerator,
     RunnableLambda,
-    RunnableParallel,
     RunnablePassthrough,
 )
 
@@ -151,7 +150,7 @@ def _generator(chunks: int, say: Callable[[int], Any]) -> Runnable[Any, Any]:
 
 def dicts(tokens: int) -> Runnable[Any, Any]:
     """An answer beside its question, as chains that look things up stream it."""
-    return RunnableParallel(question=RunnablePassthrough(), answer=usual(tokens))
+    return RunnablePassthrough.assign(answer=usual(tokens))
 
 
 def echo(_: int) -> Runnable[Any, Any]:
