@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Self
 
+COST = "ms CPU"
+"""The unit of what a request costs: milliseconds of processor time."""
+
 
 @dataclass(frozen=True)
 class Goal:

@@ -12,7 +12,7 @@ from benchmarks.contestants import (
     Sample,
     field,
 )
-from benchmarks.figures import Goal, Row, ratios
+from benchmarks.figures import COST, Goal, Row, ratios
 from benchmarks.processes import Asked
 
 Samples = Mapping[str, Sequence[Sample]]
@@ -79,7 +79,7 @@ def row_of(case: Case, samples: Samples) -> Row:
     return Row(
         case=case.name,
         title=case.title,
-        unit="ms CPU",
+        unit=COST,
         costs=costs,
         judged=ratios(costs[THEIRS], costs[OURS]),
         goal=case.goal,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contestants import CEILING, FLOOR, OURS, THEIRS
-from benchmarks.figures import Row, Spread
+from benchmarks.figures import COST, Row, Spread
 
 _SHOWN = (FLOOR, CEILING, OURS, THEIRS)
 _PACKAGES = (
@@ -17,7 +17,7 @@ _PACKAGES = (
     "starlette", "uvicorn", "uvloop", "httptools", "pydantic", "orjson",
 )  # fmt: skip
 HEADINGS = (
-    "case", "unit", *_SHOWN, "judged", "least to most", "must", "verdict",
+    "case", "unit", *_SHOWN, "judged", "least to most", "of the least", "must", "verdict",
     "wall clock: ours", "theirs",
 )  # fmt: skip
 
@@ -31,6 +31,7 @@ def cells(row: Row) -> list[str]:
         *(_median(row.costs.get(name)) for name in _SHOWN),
         "" if figure is None else _short(figure.median),
         "" if figure is None else f"{_short(figure.least)} to {_short(figure.most)}",
+        _of_the_least(row),
         "" if row.goal is None else f"{'≤' if row.goal.at_most else '≥'} {_short(row.goal.must)}",
         {True: "pass", False: "fail", None: ""}[row.passes()],
         *(_rate(row.rates.get(name)) for name in (OURS, THEIRS)),
@@ -80,6 +81,13 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
+
+
+def _of_the_least(row: Row) -> str:
+    """Return the ratio of the least costs of both servers, which were disturbed least."""
+    if row.unit != COST or not {OURS, THEIRS} <= row.costs.keys():
+        return ""
+    return _short(min(row.costs[THEIRS]) / min(row.costs[OURS]))
 
 
 def _median(figures: Sequence[float] | None) -> str:

@@ -31,7 +31,7 @@ from benchmarks.load import Tally
 from benchmarks.measure import Effort, enough_requests, in_turns, rotated, row_of, share_row
 from benchmarks.memory import measure_idle
 from benchmarks.plan import PLAN, quick
-from benchmarks.processes import Asked, MeasuringError, cpu_seconds, resident_bytes
+from benchmarks.processes import ROOT, Asked, MeasuringError, cpu_seconds, resident_bytes
 from benchmarks.replay import measure_replay
 from tests._system import require_program
 
@@ -321,11 +321,18 @@ def test_the_command_prints_a_table_and_writes_the_figures(
 def test_a_cell_says_what_was_asked_of_it() -> None:
     row = a_row(goal=Goal(3.5, 6), costs={OURS: [1234.5]}, rates={OURS: [12.34]})
     assert report.cells(row) == [
-        "X", "ms CPU", "", "", "1,234", "", "3.00", "2.00 to 4.00", "≥ 3.50", "fail", "12.3/s", "",
+        "X", "ms CPU", "", "", "1,234", "",
+        "3.00", "2.00 to 4.00", "", "≥ 3.50", "fail", "12.3/s", "",
     ]  # fmt: skip
+
+
+def test_the_least_costs_are_compared_beside_the_medians() -> None:
+    row = a_row(costs={OURS: [2.0, 1.0], THEIRS: [3.0, 4.0]})
+    assert report.cells(row)[report.HEADINGS.index("of the least")] == "3.00"
+    assert len(report.cells(row)) == len(report.HEADINGS)
 
 
 def test_the_makefile_measures() -> None:
     make = require_program("make", package="make")
-    done = subprocess.run([make, "help"], capture_output=True, text=True, check=True)
-    assert "bench" in done.stdout
+    done = subprocess.run([make, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "  bench " in done.stdout
