@@ -1,7 +1,7 @@
 """What is measured: each case is a declaration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import dumps
 from typing import Any, Literal
 
@@ -207,6 +207,9 @@ PACED = Case(
     chunks=60,
     goal=Goal(0.5, 0.2, at_most=True),
 )
+PACED_BRIEFLY = replace(PACED, name="paced-briefly", chunks=12)
+"""The same within a second."""
+
 REPLAYED = Case(
     name="replay",
     title="replay of a finished log, with ids",
@@ -216,7 +219,15 @@ REPLAYED = Case(
     body={"input": "bridges"},
     goal=Goal(1_500_000, 1_500_000),
 )
-SERVED = (*CASES, LONGER, LONG, IDLE_BARE, IDLE_USUAL, PACED, REPLAYED)
+WORKED = Case(
+    name="workers",
+    title="two workers over one, invoke of a chain",
+    verb="invoke",
+    build=runnables.usual,
+    chunks=20,
+    goal=Goal(1.8, 2),
+)
+SERVED = (*CASES, LONGER, LONG, IDLE_BARE, IDLE_USUAL, PACED, PACED_BRIEFLY, REPLAYED, WORKED)
 
 
 def case_named(name: str) -> Case:

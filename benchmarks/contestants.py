@@ -1,15 +1,24 @@
 """Those who are compared: two servers, constant bytes, and the chain without a server."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from json import loads
 from typing import Any, Protocol
 
+from benchmarks import wrk
 from benchmarks.cases import Case
 from benchmarks.http import KEY, encode_request, joined_chunks
-from benchmarks.processes import Asked, MeasuringError, Server, cores, cpu_seconds, resident_bytes
+from benchmarks.processes import (
+    Asked,
+    MeasuringError,
+    Server,
+    cores,
+    cpu_seconds,
+    cpu_seconds_of_each,
+    resident_bytes,
+)
 
 _SETTLE_SECONDS = 0.05
 
@@ -83,11 +92,27 @@ class Served:
         """Who serves."""
         return self._server.kind
 
+    @property
+    def request(self) -> bytes:
+        """What is sent."""
+        return request_of(self._case, self.kind)
+
     def ask(self, do: str, **arguments: Any) -> Any:
         """Have the load ask something of this server."""
-        request = request_of(self._case, self.kind).decode("latin-1")
+        request = self.request.decode("latin-1")
         arguments = {"port": self._server.port, "request": request, **arguments}
         return self._load.ask(do=do, **arguments)
+
+    def ask_for(self, seconds: int, connections: int) -> tuple[int, float]:
+        """Have wrk ask for some seconds; return how many answers came, and in which time."""
+        return wrk.ask_for(
+            self._server.port, self.request, seconds=seconds, connections=connections
+        )
+
+    def cpu_seconds_of_each(self) -> dict[int, float]:
+        """Return what each of the server's processes has used."""
+        time.sleep(_SETTLE_SECONDS)
+        return cpu_seconds_of_each(self._server.pid)
 
     def cpu_seconds(self) -> float:
         """Return what the server has used, once it has tidied up after its last answer."""
@@ -156,8 +181,12 @@ class Field:
 
     def __init__(self, alone: Asked, servers: Sequence[Server], load: Asked) -> None:
         self._alone = alone
-        self._servers = servers
+        self._servers = {server.kind: server for server in servers}
         self._load = load
+
+    def served(self, case: Case, kind: str) -> Served:
+        """Return one of the servers, asked for a case."""
+        return Served(case, self._servers[kind], self._load)
 
     def contestants(self, case: Case) -> dict[str, Contestant]:
         """Return who is measured in a case, once all of them have answered what they should.
@@ -168,15 +197,17 @@ class Field:
         floor = InProcess(case, self._alone)
         chunks = floor.chunks()
         found: dict[str, Contestant] = {FLOOR: floor}
-        for server in self._servers:
-            found[server.kind] = one = Served(case, server, self._load)
+        for kind in self._servers:
+            found[kind] = one = self.served(case, kind)
             one.check(chunks)
         return found
 
 
 @contextmanager
-def field(cases: Sequence[Case], load: Asked) -> Iterator[Field]:
-    """Start everything that some cases need."""
+def field(
+    cases: Sequence[Case], load: Asked, kinds: Sequence[str] = (CEILING, OURS, THEIRS)
+) -> Iterator[Field]:
+    """Start everything that some cases need, with servers of these kinds."""
     core, other = cores()
     with ExitStack() as stack:
         names, environment = [case.name for case in cases], {}
@@ -184,10 +215,7 @@ def field(cases: Sequence[Case], load: Asked) -> Iterator[Field]:
             upstream = stack.enter_context(Asked(["upstream"], other))
             environment["OPENAI_BASE_URL"] = upstream.ask()
         alone = stack.enter_context(Asked(["in_process", *names], core, environment))
-        servers = [
-            stack.enter_context(Server(kind, names, core, environment))
-            for kind in (CEILING, OURS, THEIRS)
-        ]
+        servers = [stack.enter_context(Server(kind, names, core, environment)) for kind in kinds]
         for server in servers:
             server.wait()
             server.pin()
@@ -196,10 +224,15 @@ def field(cases: Sequence[Case], load: Asked) -> Iterator[Field]:
         yield Field(alone, servers, load)
 
 
+Start = Callable[[Case, str, Asked], AbstractContextManager[Served]]
+"""Starts a server of some kind for a case, and ends it."""
+
+
 @contextmanager
-def served(case: Case, kind: str, load: Asked) -> Iterator[Served]:
-    """Start one server for one case."""
+def served(case: Case, kind: str, load: Asked, *, pinned: bool = True) -> Iterator[Served]:
+    """Start one server for one case, on a core of its own or on all of them."""
     with Server(kind, [case.name], cores()[0]) as server:
         server.wait()
-        server.pin()
+        if pinned:
+            server.pin()
         yield Served(case, server, load)

@@ -90,6 +90,12 @@ class Row:
         return self.goal.met_by(self.figure.median, share)
 
 
-def missed(rows: Sequence[Row], share: float) -> list[str]:
-    """Return the titles of the rows that do not reach this share of what they have to."""
-    return [row.title for row in rows if row.passes(share) is False]
+def missed(rows: Sequence[Row], share: float) -> list[Row]:
+    """Return the rows that do not reach this share of what they have to."""
+    return [row for row in rows if row.passes(share) is False]
+
+
+def replaced(rows: Sequence[Row], by: Sequence[Row]) -> list[Row]:
+    """Return the rows, with those in place of others that have their titles."""
+    newer = {row.title: row for row in by}
+    return [newer.get(row.title, row) for row in rows]

@@ -1,14 +1,17 @@
 """The rounds: everybody in turn, again and again, so that what disturbs one disturbs all."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from benchmarks import wrk
 from benchmarks.cases import Case
 from benchmarks.contestants import (
+    CEILING,
     FLOOR,
     OURS,
     THEIRS,
     Contestant,
+    Field,
     Sample,
     field,
 )
@@ -27,7 +30,8 @@ class Effort:
         cpu_seconds: About how much processor time a turn takes.
         connections: How many requests are under way at once.
         longest: The most requests of a turn.
-        streams: How many idle streams are held.
+        streams: How many idle streams are held, and the most that run at a pace.
+        wrk_seconds: How long wrk asks, where it is installed; 0 leaves it out.
     """
 
     rounds: int = 9
@@ -35,19 +39,40 @@ class Effort:
     connections: int = 8
     longest: int = 5000
     streams: int = 1000
+    wrk_seconds: int = 2
 
 
-QUICK = Effort(rounds=5, cpu_seconds=0.15, connections=4)
+QUICK = Effort(rounds=5, cpu_seconds=0.1, connections=2, wrk_seconds=0)
 
 
-def compare(cases: Sequence[Case], load: Asked, effort: Effort) -> Iterator[Row]:
+def compare(
+    cases: Sequence[Case],
+    load: Asked,
+    effort: Effort,
+    kinds: Sequence[str] = (CEILING, OURS, THEIRS),
+) -> Iterator[Row]:
     """Measure some cases with the same processes, and yield their rows."""
-    with field(cases, load) as everybody:
+    with field(cases, load, kinds) as everybody:
         for case in cases:
             row = row_of(case, in_turns(everybody.contestants(case), effort))
-            yield row
+            yield replace(row, rates=wrk_rates(everybody, row, case, effort) or row.rates)
             if case.share is not None:
                 yield share_row(case.share, row)
+                yield first_row(row)
+
+
+def wrk_rates(everybody: Field, row: Row, case: Case, effort: Effort) -> dict[str, list[float]]:
+    """Return how many answers a second wrk gets of both servers; none where it is left out.
+
+    It asks long enough for several answers on each connection.
+    """
+    rates: dict[str, list[float]] = {}
+    if effort.wrk_seconds and wrk.is_installed():
+        for kind in (OURS, THEIRS, THEIRS, OURS):
+            seconds = effort.wrk_seconds + round(4 * effort.connections / min(row.rates[kind]))
+            answers, took = everybody.served(case, kind).ask_for(seconds, effort.connections)
+            rates.setdefault(kind, []).append(answers / took)
+    return rates
 
 
 def in_turns(found: Mapping[str, Contestant], effort: Effort) -> dict[str, list[Sample]]:
@@ -101,6 +126,18 @@ def share_row(goal: Goal, row: Row) -> Row:
         costs={name: row.costs[name] for name in (FLOOR, OURS)},
         judged=ratios(row.costs[FLOOR], row.costs[OURS]),
         goal=goal,
+    )
+
+
+def first_row(row: Row) -> Row:
+    """Return how long the first chunk takes while all connections are busy."""
+    firsts = {name: row.firsts[name] for name in (OURS, THEIRS)}
+    return Row(
+        case=row.case,
+        title=f"{row.title}: time to the first under load",
+        unit="ms",
+        costs=firsts,
+        judged=ratios(firsts[OURS], firsts[THEIRS]),
     )
 
 

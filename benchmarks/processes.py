@@ -1,12 +1,15 @@
 """Processes that are measured, and those that measure: started, pinned, asked, ended."""
 
 import os
+import resource
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from json import dumps, loads
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +34,17 @@ def cpu_seconds(pid: int) -> float:
     The kernel's clock of a process counts nanoseconds, for all its threads, living or not; what
     `/proc` shows are hundredths of a second.
     """
-    own = time.clock_gettime((~pid << 3) | _CPU_CLOCK)
     ended = sum(int(ticks) for ticks in _stat(pid)[13:15]) / _TICKS_A_SECOND
-    return own + ended + sum(cpu_seconds(child) for child in _children(pid))
+    return _own_cpu_seconds(pid) + ended + sum(cpu_seconds(child) for child in _children(pid))
+
+
+def cpu_seconds_of_each(pid: int) -> dict[int, float]:
+    """Return the processor time of a process, and of each of its children."""
+    return {one: _own_cpu_seconds(one) for one in (pid, *_children(pid))}
+
+
+def _own_cpu_seconds(pid: int) -> float:
+    return time.clock_gettime((~pid << 3) | _CPU_CLOCK)
 
 
 def resident_bytes(pid: int) -> int:
@@ -51,6 +62,15 @@ def _stat(pid: int) -> list[str]:
 def _children(pid: int) -> Iterator[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         yield from map(int, (task / "children").read_text().split())
+
+
+def raise_open_files(wanted: int) -> int:
+    """Let this process, and those that it starts, have so many files open, and return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return allowed
 
 
 def cores() -> tuple[int | None, int | None]:
@@ -100,6 +120,9 @@ class Process:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for child in [*_children(self.pid)] if self._process.poll() is None else []:
+            with suppress(ProcessLookupError):  # It may be about to end.
+                os.kill(child, signal.SIGKILL)  # Workers outlive a supervisor that is killed.
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

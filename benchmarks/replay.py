@@ -5,7 +5,7 @@ from json import loads
 from typing import Any
 
 from benchmarks.cases import Case
-from benchmarks.contestants import OURS, Served, served
+from benchmarks.contestants import OURS, Served, Start, served
 from benchmarks.figures import Row
 from benchmarks.http import encode_request, joined_chunks
 from benchmarks.measure import Effort
@@ -14,9 +14,9 @@ from benchmarks.processes import Asked, MeasuringError
 _CONNECTIONS = 2
 
 
-def measure_replay(case: Case, load: Asked, effort: Effort) -> Iterator[Row]:
+def measure_replay(case: Case, load: Asked, effort: Effort, start: Start = served) -> Iterator[Row]:
     """Measure how many events a second of processor time replays."""
-    with served(case, OURS, load) as server:
+    with start(case, OURS, load) as server:
         target = finished_run(case, server)
         check(case, server, target)
         rate(case, server, target, _CONNECTIONS)

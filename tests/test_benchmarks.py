@@ -2,37 +2,68 @@
 
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from json import loads
 from pathlib import Path
 
 import pytest
 
-from benchmarks import report
+from benchmarks import report, wrk
 from benchmarks.__main__ import main
-from benchmarks.cases import CASES, IDLE_BARE, IDLE_USUAL, LONGER, PACED, REPLAYED, SHORT, Case
+from benchmarks.cases import (
+    CASES,
+    IDLE_BARE,
+    IDLE_USUAL,
+    PACED_BRIEFLY,
+    REPLAYED,
+    SHORT,
+    WORKED,
+    Case,
+)
 from benchmarks.contestants import (
     CEILING,
     FLOOR,
     OURS,
     THEIRS,
+    Field,
     Sample,
+    Start,
     count_chunks,
     field,
     request_of,
-    served,
 )
-from benchmarks.figures import Goal, Row, Spread, missed, percentile, ratios
-from benchmarks.growth import measure_growth
+from benchmarks.figures import Goal, Row, Spread, missed, percentile, ratios, replaced
+from benchmarks.growth import growth_of
 from benchmarks.http import Answer, encode_request, joined_chunks, with_a_key
 from benchmarks.latency import delays, measure_latency
 from benchmarks.load import Tally
-from benchmarks.measure import Effort, enough_requests, in_turns, rotated, row_of, share_row
+from benchmarks.measure import (
+    Effort,
+    enough_requests,
+    first_row,
+    in_turns,
+    rotated,
+    row_of,
+    share_row,
+)
 from benchmarks.memory import measure_idle
-from benchmarks.plan import PLAN, quick
-from benchmarks.processes import ROOT, Asked, MeasuringError, cpu_seconds, resident_bytes
+from benchmarks.plan import PLAN, Item, chosen
+from benchmarks.processes import (
+    ROOT,
+    Asked,
+    MeasuringError,
+    cpu_seconds,
+    resident_bytes,
+)
 from benchmarks.replay import measure_replay
+from benchmarks.serve import serve_workers
+from benchmarks.workers import Worked, rows_of, work
+from chainserve.cli.serve import set_up
+from chainserve.cli.target import parse_target
 from tests._system import require_program
 
 pytestmark = [
@@ -40,7 +71,7 @@ pytestmark = [
     pytest.mark.timeout(240),  # Four processes start, and each imports LangChain.
 ]
 
-TINY = Effort(rounds=1, cpu_seconds=0.001, connections=1, streams=2)
+TINY = Effort(rounds=1, cpu_seconds=0.001, connections=1, streams=2, wrk_seconds=0)
 HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\n"
 
 
@@ -91,8 +122,13 @@ def test_a_row_passes_by_its_median() -> None:
 
 def test_what_misses_its_share_is_named() -> None:
     rows = [a_row(), a_row(title="Y", goal=Goal(5, 6)), a_row(title="Z", goal=Goal(10, 20))]
-    assert missed(rows, 1) == ["Y", "Z"]
-    assert missed(rows, 0.6) == ["Z"]
+    assert [row.title for row in missed(rows, 1)] == ["Y", "Z"]
+    assert [row.title for row in missed(rows, 0.6)] == ["Z"]
+
+
+def test_a_row_that_was_measured_again_takes_the_place_of_the_first() -> None:
+    rows, again = [a_row(), a_row(title="Y")], a_row(title="Y", judged=[5.0])
+    assert replaced(rows, [again]) == [rows[0], again]
 
 
 def test_a_sample_is_counted_for_each_request() -> None:
@@ -134,6 +170,7 @@ def test_a_row_compares_the_cost_of_both_servers_and_of_the_chain() -> None:
     assert row.rates[OURS] == [2]
     assert row.firsts == {OURS: [100], THEIRS: [100]}
     assert share_row(Goal(0.75, 0.9), row).judged == [0.5]
+    assert first_row(row).judged == [1]
 
 
 def test_processor_time_and_memory_are_those_of_a_process_and_its_children() -> None:
@@ -224,30 +261,54 @@ def test_streams_of_ours_can_be_resumed_where_the_case_does_not_say_otherwise() 
 # What is measured.
 
 
+ANSWERED = [case for case in CASES if case.mounted == 1]
+WAITING = [IDLE_BARE, IDLE_USUAL, PACED_BRIEFLY, REPLAYED]
+
+
 @pytest.fixture(scope="module")
 def load() -> Iterator[Asked]:
     with Asked(["load"], None) as process:
         yield process
 
 
-def test_everybody_answers_each_case_with_what_the_chain_says(load: Asked) -> None:
-    cases = [*CASES, LONGER]
-    with field(cases, load) as everybody:
-        for case in cases:  # In one test, because all that has to be started takes long.
-            found = everybody.contestants(case)
-            samples = in_turns(found, TINY)
-            assert [*found] == [FLOOR, CEILING, OURS, THEIRS]
-            assert all(sample.cpu > 0 for taken in samples.values() for sample in taken), case.name
-            told = {name for name, taken in samples.items() if taken[0].first}
-            assert told == ({CEILING, OURS, THEIRS} if case.streams else set()), case.name
+@pytest.fixture(scope="module")
+def everybody(load: Asked) -> Iterator[Field]:
+    """Start all that the tests need once, and measure without waiting for anything to settle."""
+    with pytest.MonkeyPatch.context() as patched, field([*ANSWERED, *WAITING], load) as everybody:
+        patched.setattr("benchmarks.contestants._SETTLE_SECONDS", 0)
+        yield everybody
 
 
-def test_a_server_that_answers_something_else_is_told(load: Asked) -> None:
-    with served(SHORT, OURS, load) as server:
-        with pytest.raises(MeasuringError, match=r"chainserve, stream-str answers \d+ chunks of 7"):
-            server.check(7)
-        with pytest.raises(MeasuringError, match="without a token"):
-            delays(server, 2)  # No token of this chain tells when it was said.
+@pytest.fixture
+def start(everybody: Field) -> Start:
+    """Lend the servers that run already to who would start some."""
+    return lambda case, kind, load: nullcontext(everybody.served(case, kind))
+
+
+@pytest.mark.parametrize("case", ANSWERED, ids=lambda case: case.name)
+def test_everybody_answers_each_case_with_what_the_chain_says(everybody: Field, case: Case) -> None:
+    found = everybody.contestants(case)
+    samples = in_turns(found, TINY)
+
+    assert [*found] == [FLOOR, CEILING, OURS, THEIRS]
+    assert all(sample.cpu > 0 for taken in samples.values() for sample in taken)
+    told = {name for name, taken in samples.items() if taken[0].first}
+    assert told == ({CEILING, OURS, THEIRS} if case.streams else set())
+
+
+def test_of_many_chains_the_last_is_called() -> None:
+    [many] = [case for case in CASES if case.mounted > 1]
+
+    assert len({*many.paths}) == many.mounted
+    assert many.target == f"{many.paths[-1]}/invoke"
+
+
+def test_a_server_that_answers_something_else_is_told(everybody: Field) -> None:
+    server = everybody.served(SHORT, OURS)
+    with pytest.raises(MeasuringError, match=r"chainserve, stream-str answers \d+ chunks of 7"):
+        server.check(7)
+    with pytest.raises(MeasuringError, match="without a token"):
+        delays(PACED_BRIEFLY, server, 2)  # No token of this chain tells when it was said.
 
 
 def test_an_output_that_is_not_there_is_no_chunk() -> None:
@@ -262,30 +323,107 @@ def test_a_load_that_gets_no_answer_is_told(load: Asked) -> None:
         load.ask(do="once", port=1, request=request)
 
 
-def test_the_growth_of_a_chunks_cost_is_measured(load: Asked) -> None:
-    longer, growth = measure_growth(load, TINY, (SHORT, LONGER))
-    assert longer.title == LONGER.title
+def test_the_growth_of_a_chunks_cost_is_measured(everybody: Field) -> None:
+    [shorter] = [case for case in CASES if case.name == "invoke-chain"]
+    longer, growth = growth_of((shorter, SHORT), everybody, TINY)
+    assert longer.title == SHORT.title
     assert growth.goal is not None
     assert growth.goal.at_most
     assert len(growth.judged) == 1
 
 
 @pytest.mark.parametrize("case", [IDLE_BARE, IDLE_USUAL], ids=lambda case: case.name)
-def test_the_memory_of_idle_streams_is_measured(load: Asked, case: Case) -> None:
-    [row] = measure_idle(case, load, TINY)
+def test_the_memory_of_idle_streams_is_measured(load: Asked, start: Start, case: Case) -> None:
+    [row] = measure_idle(case, load, TINY, start=start)
     assert {kind: len(costs) for kind, costs in row.costs.items()} == {OURS: 1, THEIRS: 1}
+    assert row.title == f"{case.title}, 2 streams"
 
 
-def test_the_delay_of_tokens_is_measured(load: Asked) -> None:
-    half, tail = measure_latency(PACED, load, TINY, parts=[0.5])
+def test_fewer_idle_streams_than_were_asked_for_are_told(
+    load: Asked, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.memory.raise_open_files", lambda wanted: wanted - 4)
+    [row] = measure_idle(IDLE_BARE, load, TINY, 5, start)
+    assert row.title.endswith(", 6 streams (of 10: no more files may be open here)")
+
+
+def test_the_delay_of_tokens_is_measured(load: Asked, start: Start) -> None:
+    half, tail = measure_latency(PACED_BRIEFLY, load, TINY, parts=[0.5], start=start)
     assert half.goal is None
     assert tail.goal is not None
     assert half.costs[OURS][0] <= tail.costs[OURS][0]
 
 
-def test_a_replay_has_all_events_and_their_ids(load: Asked) -> None:
-    [row] = measure_replay(REPLAYED, load, TINY)
+def test_a_replay_has_all_events_and_their_ids(load: Asked, start: Start) -> None:
+    [row] = measure_replay(REPLAYED, load, TINY, start)
     assert len(row.judged) == 1
+
+
+def test_the_work_of_each_process_is_measured(everybody: Field) -> None:
+    worked = work(everybody.served(SHORT, OURS), 2, TINY)
+
+    assert worked.requests == 2
+    assert 0 < worked.busiest <= worked.cost
+
+
+def test_two_workers_are_those_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr("chainserve.cli.main", given.append)
+    monkeypatch.setenv("BENCHMARKED", "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    serve_workers(2, [WORKED], 8001)
+    [[command, *arguments]] = given
+    parser = ArgumentParser()
+    set_up(parser)
+    options = parser.parse_args(arguments)
+
+    assert (command, options.workers, options.stateless, options.port) == ("serve", 2, True, 8001)
+    app = parse_target(options.target).load().app
+    assert WORKED.target in {getattr(route, "path", "") for route in app.routes}
+
+
+@pytest.mark.parametrize(
+    ("cores", "of_the_clock", "of_the_processor"), [(2, None, True), (3, False, None)]
+)
+def test_two_workers_are_judged_by_the_clock_where_there_are_cores_for_all(
+    cores: int, of_the_clock: bool | None, of_the_processor: bool | None
+) -> None:
+    one, two = Worked(100, 1.0, (0.9,)), Worked(150, 1.0, (0.0, 0.7, 0.71))
+    by_the_clock, by_the_processor = rows_of(WORKED, [one], [two], cores)
+
+    assert by_the_clock.judged == [1.5]
+    assert [*by_the_processor.judged] == pytest.approx([9 / (0.71 * 1000 / 150)])
+    assert by_the_clock.passes() is of_the_clock
+    assert by_the_processor.passes() is of_the_processor
+
+
+def test_wrk_sends_each_request_with_a_key_of_its_own() -> None:
+    said = wrk.script(request_of(SHORT, OURS))
+    assert '"{key}", "' in said
+    assert "prefer: resumable\\r\\n" in said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Latency 1ms",
+        "0 requests in 2.00s, 0B read",
+        "9 requests in 2.00s, 1KB read\n  Non-2xx or 3xx responses: 1",
+        "9 requests in 2.00s, 1KB read\n  Socket errors: connect 0, read 1, write 0, timeout 0",
+    ],
+)
+def test_what_wrk_has_not_measured_is_told(said: str) -> None:
+    with pytest.raises(MeasuringError, match="wrk"):
+        wrk.parsed(said)
+    assert wrk.parsed("  9 requests in 2.50s, 1KB read") == (9, 2.5)
+    assert wrk.parsed("  9 requests in 500.00ms, 1KB read") == (9, 0.5)
+
+
+@pytest.mark.skipif(not wrk.is_installed(), reason="needs wrk")
+def test_wrk_gets_whole_answers(everybody: Field) -> None:
+    answers, seconds = everybody.served(SHORT, OURS).ask_for(1, 1)
+    assert answers > 0
+    assert seconds > 0
 
 
 # The command.
@@ -294,28 +432,51 @@ def test_a_replay_has_all_events_and_their_ids(load: Asked) -> None:
 def test_what_can_be_measured_has_names_of_its_own() -> None:
     names = [item.name for item in PLAN]
     assert len({*names}) == len(names)
-    assert quick().name not in names
+    assert [item.name for item in chosen((), quickly=False)] == names
+    assert [item.name for item in chosen({"growth"}, quickly=False)] == ["growth"]
+    assert [item.name for item in chosen((), quickly=True)] == ["quick"]
 
 
 def test_the_command_prints_a_table_and_writes_the_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sizes = ["--case", "stream-bare", "--rounds", "2", "--seconds", "0.01", "--connections", "2"]
+    sizes = ["--case", "replay", "--rounds", "2", "--seconds", "0.01", "--check", "0.001"]
 
     status = main([*sizes, "--results", str(tmp_path / "results")])
     assert status == 0
 
     printed = capsys.readouterr()
     assert printed.out.startswith("case ")
-    assert "stream, bare generator" in printed.out
+    assert "replay of a finished log, with ids" in printed.out
+    assert ("No plots" in printed.err) == (find_spec("matplotlib") is None)
     found = loads((tmp_path / "results" / "results.json").read_text())
     [row] = found["rows"]
-    assert {name: len(costs) for name, costs in row["costs"].items()} == {
-        "in process": 2, "starlette": 2, "chainserve": 2, "langserve": 2,
-    }  # fmt: skip
+    assert {name: len(costs) for name, costs in row["costs"].items()} == {"chainserve": 2}
     assert found["machine"]["packages"]["langserve"] == "0.3.3"
     written = (tmp_path / "results" / "results.md").read_text()
-    assert "| stream, bare generator | ms CPU |" in written
+    assert "| replay of a finished log, with ids | events/s CPU |" in written
+
+
+def test_what_misses_the_check_is_measured_once_more_before_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds: list[tuple[str, int]] = []
+
+    def measuring(name: str, *figures: float) -> Item:
+        left = iter(figures)
+
+        def measure(load: Asked, effort: Effort) -> Iterator[Row]:
+            rounds.append((name, effort.rounds))
+            yield a_row(case=name, title=name.upper(), goal=Goal(3, 6), judged=[next(left)])
+
+        return Item(name, measure)
+
+    plan = (measuring("x", 2), measuring("y", 1, 2), measuring("z", 1, 1))
+    monkeypatch.setattr("benchmarks.plan.PLAN", plan)
+
+    assert main(["--check", "0.5", "--rounds", "2", "--results", str(tmp_path)]) == 1
+    assert rounds == [("x", 2), ("y", 2), ("z", 2), ("y", 4), ("z", 4)]
+    assert capsys.readouterr().err.count("less than 0.5 of what it must be") == 1
 
 
 def test_a_cell_says_what_was_asked_of_it() -> None:
