@@ -71,6 +71,8 @@ def create_app(
             f"create_app was given {chains!r}: it must be a list of chains, each Chain(...)."
         )
     settings = settings or read_settings()
+    if settings.stateless:
+        chains = [chain.without_runs() for chain in chains]
     refuse([*conflicts((chain.path or "/", chain) for chain in chains)])
     log = make_logger(settings)
     options = {"title": "chainserve", "version": __version__, **options}
@@ -129,13 +131,5 @@ def run(app: FastAPI, settings: Settings | None = None) -> None:
     Open streams may go on for `shutdown_grace_period` seconds; then their runs are cancelled.
     """
     settings = settings or read_settings()
-    uvicorn.run(app, host=settings.host, port=settings.port, **uvicorn_options(settings))
-
-
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """Return how uvicorn serves an application, wherever it listens."""
-    return {
-        "log_level": settings.log_level,
-        "access_log": False,
-        "timeout_graceful_shutdown": max(1, round(settings.shutdown_grace_period)),
-    }
+    options = settings.uvicorn_options()
+    uvicorn.run(app, host=settings.host, port=settings.port, **options)

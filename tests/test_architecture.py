@@ -16,6 +16,7 @@ LEVEL = {
     "types": 0,
     "errors": 0,
     "settings": 1,
+    "workers": 1,
     "hooks": 1,
     "lzstring": 1,
     "wire": 1,
