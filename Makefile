@@ -67,6 +67,10 @@ format: $(VENV)/.dev ## Repair style and format.
 type: $(VENV)/.dev ## Check types.
 	$(BIN)/python -m mypy
 
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure this server beside LangServe (Linux); ARGS=--quick takes a minute.
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 .PHONY: wheel
 wheel: $(VENV)/.dev ## Build the wheel into dist/.
 	rm -rf dist

@@ -15,11 +15,13 @@ from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
 from chainserve.fast_paths import is_core_known
 from chainserve.flow import why_not_streaming
+from chainserve.handover import HandoverLayer
 from chainserve.hooks import Principal
 from chainserve.mounting import mount
 from chainserve.observability import RequestLogLayer, configure_logging, make_logger
 from chainserve.registry import conflicts, refuse
-from chainserve.routes.index import index_routes
+from chainserve.routes.finding import RoutesOfChains
+from chainserve.routes.index import add_index_routes
 from chainserve.routes.unknown import answer_http_exception
 from chainserve.runtime import runtimes_on
 from chainserve.server import warn_of_streams, warn_of_variables
@@ -69,20 +71,26 @@ def create_app(
             f"create_app was given {chains!r}: it must be a list of chains, each Chain(...)."
         )
     settings = settings or read_settings()
+    if settings.stateless:
+        chains = [chain.without_runs() for chain in chains]
     refuse([*conflicts((chain.path or "/", chain) for chain in chains)])
     log = make_logger(settings)
     options = {"title": "chainserve", "version": __version__, **options}
     options["lifespan"] = _lifespan(chains, settings, log, options.get("lifespan"))
     app = _Application(settings, options)
     runtimes_on(app.router, settings, principal)
-    app.include_router(index_routes(chains))
+    add_index_routes(app, chains)
     if principal is not None and not callable(principal):
         raise ConfigurationError(f"principal is {principal!r}: it must be a function.")
     for chain in chains:
-        mount(app, chain)
+        mount(app, chain, hands_over=True)
+    if app.router.middleware_stack == app.router.app:  # A bound on bodies is around it.
+        app.router.middleware_stack = RoutesOfChains(app.router, [one.path for one in chains])
     if HTTPException not in (options.get("exception_handlers") or {}):
         app.add_exception_handler(HTTPException, answer_http_exception)
     # The layers, the outermost last.
+    if not app.user_middleware:
+        app.add_middleware(HandoverLayer)
     app.add_middleware(RequestLogLayer, log=log)
     return app
 
@@ -123,13 +131,5 @@ def run(app: FastAPI, settings: Settings | None = None) -> None:
     Open streams may go on for `shutdown_grace_period` seconds; then their runs are cancelled.
     """
     settings = settings or read_settings()
-    uvicorn.run(app, host=settings.host, port=settings.port, **uvicorn_options(settings))
-
-
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
-    """Return how uvicorn serves an application, wherever it listens."""
-    return {
-        "log_level": settings.log_level,
-        "access_log": False,
-        "timeout_graceful_shutdown": max(1, round(settings.shutdown_grace_period)),
-    }
+    options = settings.uvicorn_options()
+    uvicorn.run(app, host=settings.host, port=settings.port, **options)

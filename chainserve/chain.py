@@ -203,6 +203,13 @@ class Chain:
         """Return the same declaration at another path."""
         return replace(self, path=path)
 
+    def without_runs(self) -> "Chain":
+        """Return the same declaration without the run routes."""
+        if self.enabled_endpoints is None:
+            return replace(self, disabled_endpoints=[*(self.disabled_endpoints or ()), "runs"])
+        kept = [name for name in self.enabled_endpoints if name.lower() != "runs"]
+        return replace(self, enabled_endpoints=kept)
+
 
 def _no_runnable(given: Any) -> str:
     """Return what was given in the place of a runnable, and what to do about it."""

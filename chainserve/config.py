@@ -68,6 +68,7 @@ class ConfigPipeline:
         sensitive = frozenset(name for name in self._declared if is_sensitive(name))
         self._refused = sensitive - self._allowed
         self.schema = _without_secrets(schema, sensitive, self._refused)
+        self._may_be_empty = _accepts_nothing(self.schema)
         self._defaults = _defaults(schema)
         self._hidden = sensitive & self._defaults.keys()
         self._bound = _bound_fields(runnable)
@@ -97,10 +98,11 @@ class ConfigPipeline:
             InvalidConfigError: A member may not be set by a caller.
         """
         callers = self._callers(sent or {}, config_hash)
-        config = self._projected(callers)
+        modified = self._chain.per_req_config_modifier is not None
+        config = self._projected(callers) if callers or modified else RunnableConfig()
         if server_config:
             config = merge_configs(config, server_config)
-        if self._chain.per_req_config_modifier is not None:
+        if modified:
             config = await self._modified(config, request, callers)
         metadata = {
             "__useragent": request.headers.get("user-agent"),
@@ -110,7 +112,7 @@ class ConfigPipeline:
         forced = RunnableConfig(metadata=metadata)
         if self.run_name:
             forced["run_name"] = self.run_name
-        return merge_configs(config, forced)
+        return merge_configs(config, forced) if config else merge_configs(forced)
 
     def schema_config(
         self, config_hash: str, server_config: RunnableConfig | None = None
@@ -153,6 +155,8 @@ class ConfigPipeline:
     def _accepted(self, sent: Mapping[str, Any]) -> dict[str, Any]:
         """Return those members of one config that a caller may set."""
         present = {key: value for key, value in sent.items() if value is not None}
+        if not present and self._may_be_empty:
+            return {}
         self._refuse(present)
         config = self._validated(present)
         fields = present.get("configurable")
@@ -276,6 +280,14 @@ def _without_secrets(
     }
     configurable: Any = create_model(declared.__name__, **fields)
     return create_model(schema.__name__, configurable=(configurable, None), **members)
+
+
+def _accepts_nothing(schema: type[BaseModel]) -> bool:
+    """Tell whether a config without any member needs no look."""
+    try:
+        return not schema().model_dump(exclude_unset=True)
+    except ValidationError:
+        return False
 
 
 def _defaults(schema: type[BaseModel]) -> dict[str, Callable[[], Any]]:

@@ -254,7 +254,7 @@ def transport_of(*callables: Any) -> asyncio.Transport | None:
     object that has the transport; frameworks wrap them in closures.
     """
     seen: set[int] = set()
-    pending = list(callables)
+    pending = [*reversed(callables)]  # The first is looked at first.
     while pending and len(seen) < 200:
         found = pending.pop()
         if id(found) in seen:

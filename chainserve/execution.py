@@ -5,11 +5,11 @@ from contextlib import aclosing, suppress
 from itertools import zip_longest
 from typing import Any, cast
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import (
     Runnable,
-    RunnableBinding,
     RunnableConfig,
 )
 from langchain_core.runnables.config import merge_configs
@@ -51,7 +51,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
-        self.faster = faster(_unbound(self.runnable))
+        self.faster = faster(self.runnable)
         self.graph = Graph.of(self.runnable)
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
@@ -136,18 +136,6 @@ class Execution:
         return written if self._own_serializer is None else _JSON.dumps(_loads(written))
 
 
-def _unbound(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """Return what a binding calls, where it has nothing for it but types.
-
-    It would merge its config with that of the run, which is merged already.
-    """
-    while type(runnable) is RunnableBinding and not (
-        runnable.kwargs or runnable.config or runnable.config_factories
-    ):
-        runnable = runnable.bound
-    return runnable
-
-
 class Work:
     """What a run does: it yields its chunks, and then its outputs are known.
 
@@ -215,9 +203,21 @@ class Work:
         """Return the configs with what notes outputs and usage, and what happens if it is told."""
         noting = zip_longest(self._observers, self._aggregators)
         return [
-            merge_configs(config, {"callbacks": [handler for handler in handlers if handler]})
+            _with_handlers(config, [handler for handler in handlers if handler])
             for config, handlers in zip(self.configs, noting, strict=True)
         ]
+
+
+def _with_handlers(config: RunnableConfig, handlers: list[BaseCallbackHandler]) -> RunnableConfig:
+    """Return a copy of a config with more callbacks; it has all members that it needs."""
+    if config.get("callbacks") is not None:
+        return merge_configs(config, {"callbacks": handlers})
+    copied: Any = {
+        key: value.copy() if isinstance(value, dict | list) else value
+        for key, value in config.items()
+    }
+    copied["callbacks"] = handlers
+    return cast("RunnableConfig", copied)
 
 
 class _Invoke(Work):

@@ -136,8 +136,10 @@ class RunExecutor:
             return None
         run.readers += 1
         run.resumable = run.resumable or resumable
+        if run.patience is not None:
+            run.patience.cancel()
         if follower is not None:
-            run.followers.add(follower)
+            run.followers.append(follower)
         return run
 
     def leave(self, run: Run | None, *, follower: Follower | None = None) -> None:
@@ -149,7 +151,7 @@ class RunExecutor:
             return
         run.readers -= 1
         if follower is not None:
-            run.followers.discard(follower)
+            run.followers.remove(follower)
         if run.resumable:
             self._wait_for_a_reader(run, run.options.resume_grace)
         else:
@@ -369,13 +371,20 @@ class RunExecutor:
         if run.is_over:
             return
         loop = asyncio.get_running_loop()
-        if run.deadline is not None:
-            run.deadline.cancel()
         name, seconds, since = run.next_deadline()
         if loop.time() >= since + seconds:
             self.cancel(run, "timeout", RunTimeoutError(name, seconds))
             return
-        run.deadline = loop.call_at(since + seconds, self._watch_deadlines, run)
+        if run.deadline is not None:
+            if run.deadline_at == since + seconds:
+                return
+            run.deadline.cancel()
+        run.deadline_at = since + seconds
+        run.deadline = loop.call_at(run.deadline_at, self._look_at_deadlines, run)
+
+    def _look_at_deadlines(self, run: Run) -> None:
+        run.deadline = None  # A timer may be early, and has to be set again then.
+        self._watch_deadlines(run)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that no run's cancelling reaches."""

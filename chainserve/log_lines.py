@@ -26,6 +26,9 @@ _NEEDS_QUOTES = re.compile("[ \t=\r\n\"']")
 class Log:
     """Writes lines to a standard logger, each of an event and its fields.
 
+    Their records do not say which line of code wrote them, which takes as long to find as a line
+    takes to make.
+
     Args:
         logger: The logger, which decides what is written and where.
         render: Makes a line of the fields, among them `event`, `level` and `timestamp`.
@@ -57,7 +60,10 @@ class Log:
             told["path"] = quote(told["path"], safe="/:@!$&'()*+,;=~")
         told["event"], told["level"] = event, name
         told["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        self._logger.log(level, self._render(self._logger, name, told), stacklevel=3)
+        line = self._render(self._logger, name, told)
+        self._logger.handle(
+            self._logger.makeRecord(self._logger.name, level, __file__, 0, line, (), None)
+        )
 
 
 def renderer(settings: Settings) -> _Render:

@@ -12,11 +12,12 @@ from chainserve import openapi
 from chainserve.bodies import BodyModels
 from chainserve.chain import Chain
 from chainserve.errors import ConfigurationError
+from chainserve.handover import handing_over
 from chainserve.registry import refuse_options
 from chainserve.routes.feedback import FeedbackRoutes
 from chainserve.routes.langserve import LangServeRoutes
 from chainserve.routes.langserve_playground import LangServePlaygroundRoutes, installed_files
-from chainserve.routes.paths import any_form
+from chainserve.routes.paths import any_form, route_class_for
 from chainserve.routes.playground import PlaygroundRoutes
 from chainserve.routes.runs import RunRoutes
 from chainserve.routes.schemas import SchemaRoutes
@@ -28,8 +29,13 @@ from chainserve.types import EndpointName
 Handler: TypeAlias = Callable[..., Awaitable[Response]]
 
 
-def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
+def mount(app: FastAPI | APIRouter, chain: Chain, *, hands_over: bool = False) -> None:
     """Add the chain's routes to the router, and end its runs with the router's lifespan.
+
+    Args:
+        app: The application or router.
+        chain: The declaration.
+        hands_over: Whether a `HandoverLayer` may send the streams.
 
     Raises:
         ConfigurationError: As `add_routes`, the settings aside.
@@ -38,7 +44,7 @@ def mount(app: FastAPI | APIRouter, chain: Chain) -> None:
     refuse_options(chain)
     _refuse_taken(router, chain)
     starter = RunStarter(chain, router.prefix)
-    add = _Adder(router, chain, starter.models())
+    add = _Adder(router, chain, starter.models(), hands_over=hands_over)
     _add_verbs(add, starter)
     _add_runs(add, RunRoutes(starter))
     schemas = SchemaRoutes(starter)
@@ -102,10 +108,14 @@ def _add_feedback(add: "_Adder", feedback: FeedbackRoutes) -> None:
 class _Adder:
     """Adds the routes of one chain that its endpoint lists leave."""
 
-    def __init__(self, router: APIRouter, chain: Chain, models: BodyModels) -> None:
+    def __init__(
+        self, router: APIRouter, chain: Chain, models: BodyModels, *, hands_over: bool
+    ) -> None:
         self._router = router
         self._chain = chain
         self._models = models
+        self._route_class = route_class_for(router)
+        self._hands_over = hands_over and not (chain.dependencies or router.dependencies)
         self._tags: list[Any] = list(chain.tags) or ([chain.path.strip("/")] if chain.path else [])
 
     def route(self, endpoint: EndpointName, *, below: str = "", **operations: "_Operation") -> None:
@@ -124,7 +134,10 @@ class _Adder:
         path = any_form(self._chain.path, endpoint + below, hashes=hashes)
         handlers = {method: handler for method, (handler, _) in operations.items()}
         options = self._options([*operations], endpoint)
-        self._router.add_api_route(path, by_method(handlers), **options, include_in_schema=False)
+        answer = by_method(handlers)
+        if self._hands_over:
+            answer = handing_over(answer)
+        self._router.add_api_route(path, answer, **options, include_in_schema=False)
         shown = f"{self._chain.path}/{endpoint}{below}"
         for method, (_, document) in operations.items():
             options = {**self._options([method], endpoint), "name": operation_name(shown)}
@@ -151,6 +164,7 @@ class _Adder:
             "methods": [*methods],
             "name": f"{self._chain.path.strip('/')} {endpoint}".strip(),
             "dependencies": list(self._chain.dependencies),
+            "route_class_override": self._route_class,
         }
 
 

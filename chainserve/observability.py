@@ -3,8 +3,8 @@
 import logging
 import re
 import time
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,7 +54,7 @@ class RequestLogLayer:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = scope["chainserve.request_id"] = request_id_of(scope) or uuid4().hex
+        request_id = scope["chainserve.request_id"] = request_id_of(scope) or token_hex(16)
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:

@@ -1,7 +1,7 @@
 """How fast a run may write: it shares the loop, and does not lose those who read its log."""
 
 import asyncio
-from collections import deque
+from collections.abc import Collection
 from typing import Protocol
 
 _TURN_BYTES = 65536
@@ -37,11 +37,11 @@ class WriterPace:
             once they have all that is before it.
     """
 
-    def __init__(self, followers: set[Follower], max_lead: int) -> None:
+    def __init__(self, followers: Collection[Follower], max_lead: int) -> None:
         self._followers = followers
         self._max_lead = max_lead
         self._written = self._turn = 0
-        self._marks: deque[tuple[int, int]] = deque(((-1, 0),))  # Events, and the bytes of them.
+        self._marks = [(-1, 0)]  # Events, and the bytes of them.
 
     def is_due(self, size: int) -> bool:
         """Count the chunk that comes next, and tell whether to `give_way` before it is written."""
@@ -68,6 +68,8 @@ class WriterPace:
         """Return how many bytes the slowest follower has, by the marks."""
         marks = self._marks
         slowest = min((one.cursor for one in self._followers), default=marks[-1][0])
-        while len(marks) > 1 and marks[1][0] <= slowest:
-            marks.popleft()
+        read = 0
+        while read + 1 < len(marks) and marks[read + 1][0] <= slowest:
+            read += 1
+        del marks[:read]
         return marks[0][1] if self._followers else self._written

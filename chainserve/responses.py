@@ -1,7 +1,7 @@
 """Responses that read runs: the only place where a stream meets `receive` and `send`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -21,6 +21,9 @@ from chainserve.runs import Run
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
 from chainserve.types import RunId
 from chainserve.wire.events import Event, error_event
+
+_FIRST_LOOK = 0.01
+"""Seconds after which a client that waits for an answer is watched."""
 
 
 class Wire(Protocol):
@@ -98,6 +101,7 @@ class EventStreamResponse(Response):
         unwatch = self._executor.store.watch(self._run_id, connection.wake)
         try:
             await connection.start(self.status_code, self.raw_headers)
+            self.raw_headers = []  # Nobody asks for them again, and a stream may wait for long.
             await self._note_an_earlier_end(connection)
             await self._send_log(connection)
         except OSError:  # how a server of ASGI 2.4 says that the client is gone
@@ -218,25 +222,59 @@ async def wait_for_end(
 ) -> None:
     """Wait as a reader until a run has ended, its client is gone, or some time has passed."""
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    unwatch = executor.store.watch(run_id, lambda ended: over.set() if ended else None)
+    over: asyncio.Future[None] = loop.create_future()
+
+    def release(ended: bool = True) -> None:
+        if ended and not over.done():
+            over.set_result(None)
+
+    unwatch = executor.store.watch(run_id, release)
     run = executor.join(run_id, resumable=resumable)
-    disconnect = loop.create_task(wait_for_disconnect(receive))
-    end = loop.create_task(over.wait())
+    departure = _Departure(receive, release)
+    patience = None if seconds is None else loop.call_later(seconds, release)
     try:
         record = await executor.store.get(run_id)
         if record is not None and not record.ended:
-            await asyncio.wait(
-                (disconnect, end), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await over
     except asyncio.CancelledError as cancelled:
-        if disconnect.done() or not await executor.ends_soon(run, cancelled):
+        if departure.is_known or not await executor.ends_soon(run, cancelled):
             raise
         if run is not None:
             await run.ended.wait()
         current_task().uncancel()
     finally:
-        disconnect.cancel()
-        end.cancel()
+        if patience is not None:
+            patience.cancel()
+        departure.close()
         unwatch()
         executor.leave(run)
+
+
+class _Departure:
+    """Notices that a client has left. Most answers are there before it is worth a task to look.
+
+    Args:
+        receive: The request's own; the body must have been read.
+        tell: Called when the client has left.
+    """
+
+    def __init__(self, receive: Receive, tell: Callable[[], None]) -> None:
+        self._receive = receive
+        self._tell = tell
+        self._waiting: asyncio.Task[None] | None = None
+        self._start = asyncio.get_running_loop().call_later(_FIRST_LOOK, self._watch)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client is known to have left."""
+        return self._waiting is not None and self._waiting.done()
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._start.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _watch(self) -> None:
+        self._waiting = asyncio.get_running_loop().create_task(wait_for_disconnect(self._receive))
+        self._waiting.add_done_callback(lambda _: self._tell())

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from chainserve.cancellation import TaskScope
@@ -95,7 +96,6 @@ class Run:
         cancel_reason: Why it was cancelled.
         is_held: Whether the server holds its chain back.
         is_ending: Whether its end has begun, so that it can no longer be cancelled.
-        ended: Set once the state is final.
         readers: How many wait for it or read its log here.
         followers: Those of them who read its log.
         opening: What keeps its chunks until its feedback tokens are there, where callers get them.
@@ -112,7 +112,6 @@ class Run:
         self.error: ChainServeError | None = None
         self.exception: BaseException | None = None
         self.cancel_reason: CancelReason | None = None
-        self.ended = asyncio.Event()
         self.created_at = time.time()
         self.ended_at: float | None = None
         self.started_at = started_at
@@ -120,14 +119,20 @@ class Run:
         self.last_chunk_at: float | None = None
         self.next_seq = 0
         self.readers = 0
-        self.followers: set[Follower] = set()
+        self.followers: list[Follower] = []
         self.is_ending = False
         self.is_held = False
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
+        self.deadline_at = started_at
         self.opening: Opening | None = None
         self.patience: asyncio.TimerHandle | None = None
+
+    @cached_property
+    def ended(self) -> asyncio.Event:
+        """Set once the state is final and kept; made when it is asked for, since few do."""
+        return asyncio.Event()
 
     @property
     def id(self) -> RunId:

@@ -19,6 +19,7 @@ from chainserve.observability import make_logger
 from chainserve.runs import RunOptions
 from chainserve.settings import Settings, read_settings
 from chainserve.stores.memory import MemoryStore
+from chainserve.workers import refuse_second_worker
 
 _ATTRIBUTE = "_chainserve_runtimes"
 
@@ -95,6 +96,8 @@ class Runtime:
             "on_end": chain.on_end,
             "translate_error": chain.translate_error,
         }
+        if settings.stateless:
+            policy |= {"resume_grace": 0, "retained": False}
         given = {name: value for name, value in requested.items() if value is not None}
         return RunOptions(**{**policy, **given})
 
@@ -198,8 +201,9 @@ def closes_runs(router: Any) -> bool:
 def close_with(router: Any) -> None:
     """End the runs when the router's own lifespan ends, and give their sync steps threads.
 
-    Asked twice, it does so once. What the application's own lifespan does comes after: a default
-    executor that is set there stays.
+    It does not begin in a second worker, which would know nothing of the runs of the first. Asked
+    twice, it does so once. What the application's own lifespan does comes after: a default executor
+    that is set there stays.
     """
     if closes_runs(router):
         return
@@ -208,6 +212,8 @@ def close_with(router: Any) -> None:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Any]:
         runtimes = runtimes_on(app.router)
+        if not runtimes.settings.stateless:
+            refuse_second_worker()
         runtimes.give_threads()
         async with inner(app) as state:
             try:

@@ -107,8 +107,9 @@ def add_routes(
         chain = runnable
     else:
         chain = Chain(runnable=runnable, **options)
-    _check_environment(app.router if isinstance(app, FastAPI) else app, chain)
-    mount(app, chain)
+    router = app.router if isinstance(app, FastAPI) else app
+    _check_environment(router, chain)
+    mount(router, chain.without_runs() if settings_on(router).stateless else chain)
 
 
 def add_stream_route(

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     retention: bool = Field(
         default=True, description="Whether anything of a run is kept once it has ended."
     )
+    stateless: bool = Field(
+        default=False,
+        description="Whether nothing is known beyond the request that started it, which several "
+        "workers need: no run routes, nothing that can be resumed, no idempotency keys.",
+    )
     max_log_bytes: int = Field(
         default=256 * 2**20,
         gt=0,
@@ -151,6 +156,14 @@ class Settings(BaseSettings):
     shutdown_grace_period: float = Field(
         default=5, ge=0, description="How long open streams may go on after a signal to stop."
     )
+
+    def uvicorn_options(self) -> dict[str, Any]:
+        """Return how uvicorn serves an application, wherever it listens."""
+        return {
+            "log_level": self.log_level,
+            "access_log": False,
+            "timeout_graceful_shutdown": max(1, round(self.shutdown_grace_period)),
+        }
 
     @model_validator(mode="before")
     @classmethod

@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -26,6 +26,7 @@ from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
+from pydantic import BaseModel, create_model
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -922,3 +923,24 @@ async def test_context_variables_of_an_async_modifier_reach_the_chain(verb: str)
     app = make_app(who, per_req_config_modifier=modify)
 
     assert output_of(verb, await ask(app, verb)) == "from a modifier"
+
+
+async def test_a_config_of_which_members_are_required_is_refused_where_none_is_sent() -> None:
+    class Named(BaseModel):
+        name: str
+
+    class Required(RunnableLambda[Any, Any]):
+        def config_schema(self, *, include: Sequence[str] | None = None) -> type[BaseModel]:
+            return create_model("Config", configurable=(Named, ...))
+
+    app = make_app(Required(lambda value: value))
+
+    refused = await request(app, "POST", "/chain/invoke", json={"input": 1})
+    taken = await request(
+        app,
+        "POST",
+        "/chain/invoke",
+        json={"input": 1, "config": {"configurable": {"name": "a"}}},
+    )
+
+    assert (refused.status, taken.status) == (422, 200)

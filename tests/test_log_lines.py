@@ -9,7 +9,6 @@ import structlog
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from chainserve.log_lines import Log, renderer
-from chainserve.observability import make_logger
 from chainserve.settings import Settings
 
 _QUOTED_PATH = "/a%20b%1B%E2%80%A8'(c)"
@@ -140,11 +139,3 @@ def test_what_the_logger_does_not_take_is_not_made() -> None:
 
     assert made == ["error"]
     assert len(kept.lines) == 1
-
-
-def test_a_line_names_the_place_that_wrote_it(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    make_logger(Settings()).info("run")
-
-    [record] = caplog.records
-    assert record.funcName == "test_a_line_names_the_place_that_wrote_it"

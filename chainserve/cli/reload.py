@@ -9,12 +9,12 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from chainserve.cli.interrupts import interrupts_held
 from chainserve.cli.serving import announcement
 from chainserve.cli.target import Application, Folder, ServedChain
 from chainserve.cli.terminal import tell
@@ -135,7 +135,7 @@ class _Worker:
         self._orders, theirs = context.Pipe()
         self._is_known_dead = False
         self._process = context.Process(target=_work, args=(theirs, listener, target, modules))
-        with _interrupts_held():
+        with interrupts_held():
             self._process.start()
         theirs.close()
 
@@ -178,24 +178,6 @@ def _work(*arguments: Any) -> None:
     from chainserve.cli.worker import work
 
     work(*arguments)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Have a process that is started here take no notice of Ctrl-C until it says so.
-
-    A terminal sends it to all of them, and while they import they could but show a traceback. One
-    that comes meanwhile reaches this process afterwards.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # On Windows.
-        yield
-        return
-    resource_tracker.ensure_running()  # Which takes signals out of the mask when it starts.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _relative(path: str) -> str:

@@ -62,12 +62,19 @@ def url_of(listener: socket.socket) -> str:
 
 
 def announcement(
-    target: str, chains: Sequence[ServedChain], listener: socket.socket, *, reloads: bool
+    target: str,
+    chains: Sequence[ServedChain],
+    listener: socket.socket,
+    *,
+    reloads: bool = False,
+    workers: int = 1,
 ) -> str:
     """Return what is said when a server has started."""
     url = url_of(listener)
     what = _count(len(chains), "chain") if chains else target
     lines = [f"chainserve {__version__} serves {what} at {url}"]
+    if workers > 1:
+        lines[0] += f" with {workers} workers"
     if listener.getsockname()[0] in _EVERYWHERE:
         lines[0] += " and at every other address of this machine"
     width = max((len(one.path) for one in chains), default=0)
@@ -86,7 +93,7 @@ def serve_here(target: Folder | Application, settings: Settings) -> int:
             loaded = target.load()
         except ConfigurationError as error:
             raise CommandError(str(error)) from None
-        said = announcement(str(target), loaded.chains, listener, reloads=False)
+        said = announcement(str(target), loaded.chains, listener)
         config = server_config(loaded.app, settings)
         server = AnnouncingServer(config, lambda: print(said, flush=True))
         try:
@@ -100,9 +107,7 @@ def serve_here(target: Folder | Application, settings: Settings) -> int:
 
 def server_config(app: Any, settings: Settings, **options: Any) -> uvicorn.Config:
     """Return how uvicorn serves an application: as `run` has it, but for these options."""
-    from chainserve.app import uvicorn_options  # The process that watches imports no server.
-
-    return uvicorn.Config(app, **{**uvicorn_options(settings), **options})
+    return uvicorn.Config(app, **{**settings.uvicorn_options(), **options})
 
 
 class AnnouncingServer(uvicorn.Server):

@@ -18,6 +18,7 @@ from types import FrameType
 from starlette.types import Receive, Scope, Send
 
 import chainserve.app  # noqa: F401 - it takes longest to import, so it is there before it is needed
+from chainserve.cli.interrupts import let_interrupts_in
 from chainserve.cli.reload import Report
 from chainserve.cli.serving import AnnouncingServer, server_config
 from chainserve.cli.target import Application, Folder, Loaded
@@ -99,8 +100,7 @@ def _leave_interrupts() -> None:
     A handler, unlike a mask or `SIG_IGN`, is not what processes get from the one that starts them.
     """
     signal.signal(signal.SIGINT, lambda *_: None)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    let_interrupts_in()
 
 
 def _load(target: Folder | Application) -> tuple[Loaded, str | None]:

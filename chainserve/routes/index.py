@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -37,49 +37,47 @@ class Health(BaseModel):
     status: str
 
 
-def index_routes(chains: Sequence[Chain]) -> APIRouter:
-    """Return the routes `/`, `/chains`, `/livez`, `/readyz`, and those of the files for pages."""
-    router = APIRouter(tags=["server"])
+def add_index_routes(app: FastAPI, chains: Sequence[Chain]) -> None:
+    """Add the routes `/`, `/chains`, `/livez`, `/readyz`, and those of the files for pages."""
     descriptions = [describe(chain) for chain in chains]
+    tags: list[Any] = ["server"]
 
-    @router.get("/chains", summary="Chains")
+    @app.get("/chains", summary="Chains", tags=tags)
     async def list_chains() -> list[ChainDescription]:
         """List the chains that are served."""
         return descriptions
 
-    @router.get("/livez", summary="Liveness")
+    @app.get("/livez", summary="Liveness", tags=tags)
     async def livez() -> Health:
         """Answer as long as the process does."""
         return Health(status="ok")
 
-    @router.get("/readyz", summary="Readiness")
+    @app.get("/readyz", summary="Readiness", tags=tags)
     async def readyz() -> Health:
         """Answer when the server takes requests."""
         return Health(status="ok")
 
     page = Page.of(_front_page(descriptions).encode(), "html")
 
-    @router.get("/", include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def front_page(request: Request) -> Response:
         """Link to the chains and their documents."""
         return page.answer(request)
 
-    @router.get("/playground.css", include_in_schema=False)
+    @app.get("/playground.css", include_in_schema=False)
     async def style(request: Request) -> Response:
         """Answer what the front page looks like."""
         return playground_file("playground.css").answer(request)
 
     modules = client_files()
 
-    @router.get("/chainserve.{rest}", include_in_schema=False)
+    @app.get("/chainserve.{rest}", include_in_schema=False)
     async def client(request: Request) -> Response:
         """Answer a module of the client for JavaScript."""
         module = modules.get(f"chainserve.{request.path_params['rest']}")
         if module is None:
             raise HTTPException(404)
         return module.answer(request)
-
-    return router
 
 
 def describe(chain: Chain) -> ChainDescription:

@@ -218,6 +218,8 @@ class RunStarter:
             RunNotFoundError: There is none; or it is another caller's, which nobody can tell.
         """
         runtime = runtime_of(request)
+        if runtime.settings.stateless:
+            raise RunNotFoundError  # This process may still know it; another one never would.
         owner, path = await self.owner(request, runtime), self.path(request, segments)
         record = await runtime.store.get(_canonical(run_id))
         if record is None or (record.owner, record.path) != (owner, path):
@@ -291,16 +293,26 @@ def _scope(owner: str | None, path: str, endpoint: str, key: str) -> str:
 
 
 def preferences(request: Request) -> Preferences:
-    """Return what the request's `Prefer` headers say."""
-    return Preferences.parse(request.headers.getlist("prefer"))
+    """Return what the request's `Prefer` headers say; where nothing is kept, nothing resumes."""
+    preferred = Preferences.parse(request.headers.getlist("prefer"))
+    return preferred._replace(resumable=False) if is_stateless(request) else preferred
+
+
+def is_stateless(request: Request) -> bool:
+    """Tell whether nothing may be known of a run but to the request that started it."""
+    return runtime_of(request).settings.stateless
 
 
 def idempotency_key_of(request: Request, parameter: str | None = None) -> str | None:
     """Return the request's idempotency key, from its header or else a parameter.
 
+    Where nothing is kept there is none, whatever is sent, as on a LangServe.
+
     Raises:
         InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
     """
+    if is_stateless(request):
+        return None
     sent = header(request, IDEMPOTENCY_KEY_HEADER)
     if sent is None:
         sent = parameter

@@ -51,10 +51,10 @@ def _unknown_path(request: Request) -> str:
         return message
     segments = _segments(path.removeprefix(root))
     shown = [_segments(template) for template in _templates(request)]
-    if (near := _nearest(segments, shown)) is not None:
-        return f"{message} Did you mean {root}/{'/'.join(near)}?"
     if below := sorted({other[len(segments)] for other in shown if _is_below(other, segments)}):
         return f"{message} Below it there are: {', '.join(below)}."
+    if (near := _nearest(segments, shown)) is not None:
+        return f"{message} Did you mean {root}/{'/'.join(near)}?"
     return message
 
 

@@ -46,6 +46,29 @@ class _Run:
         self.watchers = self.watchers[:position] + self.watchers[position + 1 :]
 
 
+@dataclass(slots=True, eq=False)
+class _Watch:
+    """That somebody watches a run, until it is ended.
+
+    Attributes:
+        run: The run; None afterwards.
+        wake: What is called.
+        unwatched: Called with a run that nobody watches any more.
+    """
+
+    run: _Run | None
+    wake: Wake
+    unwatched: Callable[[_Run], None]
+
+    def end(self) -> None:
+        if (run := self.run) is None:
+            return
+        self.run = None
+        run.leave(self.wake)
+        if not run.watchers:
+            self.unwatched(run)
+
+
 _EndedRuns: TypeAlias = OrderedDict[_Run, float]
 """When runs ended, the oldest first. By identity: a run's id may be used again."""
 
@@ -195,18 +218,7 @@ class MemoryStore:
         if run is None:
             return lambda: None
         run.watchers = (*run.watchers, wake)
-        watching = True
-
-        def unwatch() -> None:
-            nonlocal watching
-            if not watching:
-                return
-            watching = False
-            run.leave(wake)
-            if not run.watchers:
-                self._drop_unwatched(run)
-
-        return unwatch
+        return _Watch(run, wake, self._drop_unwatched).end
 
     def expire(self) -> None:
         """Drop what is over its time and not watched; this costs next to nothing if none is."""

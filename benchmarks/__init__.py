@@ -1,0 +1,1 @@
+"""What this server costs beside LangServe: `make bench`, described in `docs/performance.md`."""
