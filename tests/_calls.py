@@ -157,7 +157,7 @@ async def log(call: Call) -> None:
     patches = [patch async for patch in call.runnable.astream_log(call.input, call.config())]
     if not call.case.concurrent:
         for patch in patches:
-            call.journal.patch(patch.ops)
+            call.journal.patch(shown(patch.ops))
         return
     total = patches[0]
     for patch in patches[1:]:
@@ -166,7 +166,7 @@ async def log(call: Call) -> None:
     for each in (state, *state["logs"].values()):
         each["streamed_output"].sort(key=repr)
     logs = [unordered(without_ids(shown(each))) for each in state.pop("logs").values()]
-    call.journal.patch(state, *sorted(logs, key=repr))
+    call.journal.patch(unordered(without_ids(shown(state))), *sorted(logs, key=repr))
 
 
 async def traced(call: Call) -> None:
@@ -180,9 +180,15 @@ async def traced_invocation(call: Call) -> None:
     await call.runnable.ainvoke(call.input, config)
 
 
-def _tracer(call: Call) -> RunCollectorCallbackHandler:
+class _Tracer(RunCollectorCallbackHandler):
+    """Is told in the loop: in a thread it may be told of a run's end after that of its parent."""
+
+    run_inline = True
+
+
+def _tracer(call: Call) -> _Tracer:
     """Return a tracer whose runs are shown when all of them have ended."""
-    tracer = RunCollectorCallbackHandler()
+    tracer = _Tracer()
 
     def add() -> None:
         for view in map(shown, tracer.traced_runs):

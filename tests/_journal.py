@@ -125,10 +125,10 @@ class Journal:
         chunk = event["data"].get("chunk") if isinstance(event["data"], dict) else None
         self.entries.append(Entry(run, _branch(chunk), ("event", shown(event))))
 
-    def patch(self, *what: Any) -> None:
+    def patch(self, *views: Shown) -> None:
         """Add a part of a log or a trace, which is put together beside the steps it tells of."""
         self.events_alone = True
-        self.entries.append(Entry("", "", ("event", *map(shown, what))))
+        self.entries.append(Entry("", "", ("event", *views)))
 
     def chunk(self, chunk: Any) -> None:
         """Add a chunk as the caller has received it."""
