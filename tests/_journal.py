@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -46,6 +47,7 @@ class Journal:
         parents: The parent of each run that is known of.
         concurrent: The runs whose children run at the same time.
         runs_apart: Whether the order between runs is not defined.
+        stalls: Set when a step waits for what never comes.
     """
 
     def __init__(self) -> None:
@@ -54,6 +56,7 @@ class Journal:
         self.parents: dict[str, str] = {}
         self.concurrent: set[str] = set()
         self.runs_apart = False
+        self.stalls = asyncio.Event()
         self._loop_thread = threading.get_ident()
 
     def note(self, *what: Any) -> None:
@@ -110,25 +113,18 @@ class Journal:
             concurrent: Leave out the order of what is done at the same time: of the branches of a
                 chunk, and of the runs below a concurrent one.
         """
-        if self.runs_apart or self._fails_in_a_thread():
-            return self._by_run(concurrent=concurrent)
-        if concurrent:
-            return (self._arranged(self.entries, ""), unordered(renamed(tuple(self.aside))))
-        return (renamed(tuple(self.entries)), renamed(tuple(self.aside)))
+        # Events are read beside the run that they tell of.
+        parts: tuple[list[Entry], list[Entry]] = ([], [])
+        for entry in self.entries:
+            parts[entry.what[0] == "event"].append(entry)
+        aside = renamed(tuple(self.aside))
+        views = [self._view(part, concurrent) for part in parts]
+        return (*views, unordered(aside) if concurrent else aside)
 
-    def _fails_in_a_thread(self) -> bool:
-        """Tell whether a handler is told of failures in a thread, beside the closing of steps."""
-        told = [each.what for each in self.entries if each.what[0] == "told"]
-        return any(what[-1] == "in a thread" and what[1].endswith("_error") for what in told)
-
-    def _by_run(self, *, concurrent: bool) -> Shown:
-        """Return what each run has in it in order, and not in which order the runs had it."""
-        lanes: dict[tuple[str, ...], list[Entry]] = {}
-        for entry in map(_aside, self.entries):
-            kind = entry.what[0] if concurrent else ""
-            lanes.setdefault((entry.run, entry.branch, kind), []).append(entry)
-        views = [renamed(tuple(lane)) for lane in lanes.values()]
-        return tuple(sorted((unordered(view) if concurrent else view for view in views), key=repr))
+    def _view(self, entries: list[Entry], concurrent: bool) -> Shown:
+        if self.runs_apart or _fails_in_a_thread(entries):
+            return _by_run(entries, concurrent=concurrent)
+        return self._arranged(entries, "") if concurrent else renamed(tuple(entries))
 
     def _arranged(self, entries: Iterable[Entry], base: str) -> Shown:
         """Return entries that all belong to a run, with the concurrent ones below it apart."""
@@ -160,6 +156,22 @@ class Journal:
                 top = run
             run = parent
         return top
+
+
+def _fails_in_a_thread(entries: Iterable[Entry]) -> bool:
+    """Tell whether a handler is told of failures in a thread, beside the closing of steps."""
+    told = [each.what for each in entries if each.what[0] == "told"]
+    return any(what[-1] == "in a thread" and what[1].endswith("_error") for what in told)
+
+
+def _by_run(entries: Iterable[Entry], *, concurrent: bool) -> Shown:
+    """Return what each run has in it in order, and not in which order the runs had it."""
+    lanes: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in map(_aside, entries):
+        kind = entry.what[0] if concurrent else ""
+        lanes.setdefault((entry.run, entry.branch, kind), []).append(entry)
+    views = [renamed(tuple(lane)) for lane in lanes.values()]
+    return tuple(sorted((unordered(view) if concurrent else view for view in views), key=repr))
 
 
 def _aside(entry: Entry) -> Entry:

@@ -73,6 +73,13 @@ def renamed(view: Shown, names: dict[str, str] | None = None) -> Shown:
     return walk(view)
 
 
+def without_ids(view: Shown) -> Shown:
+    """Return a view in which all ids are the same."""
+    if isinstance(view, tuple):
+        return tuple(without_ids(part) for part in view)
+    return _ID.sub("<id>", view) if isinstance(view, str) else view
+
+
 def unordered(view: Shown) -> Shown:
     """Return a view in which the members of each dict are sorted."""
     if not isinstance(view, tuple):
@@ -135,7 +142,7 @@ def _run(run: Run) -> Shown:
     members = tuple((name, shown(getattr(run, name))) for name in _OF_A_RUN)
     events = tuple(shown({**event, "time": None}) for event in run.events or ())
     error = run.error and run.error.partition("Traceback (most recent call last)")[0]
-    children = tuple(_run(child) for child in run.child_runs)
+    children = (_MEMBERS, *(_run(child) for child in run.child_runs))
     return (members, ("error", shown(error)), ("events", events), ("children", children))
 
 

@@ -4,20 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests._equivalence import (
-    Verb,
-    abatch,
-    abatch_returning,
-    ainvoke,
-    ainvoke_told,
-    assert_same,
-    astream,
-    atransform,
-    in_tasks,
-    told,
-    twice,
-    two_at_once,
-)
+from tests import _calls
+from tests._calls import told
+from tests._equivalence import Verb, assert_same
 from tests._journal import NAMED
 from tests._runnables import CASES
 
@@ -33,19 +22,19 @@ CONFIG: dict[str, Any] = {
 }
 
 VERBS: dict[str, Verb] = {
-    "stream": astream,
+    "stream": _calls.astream,
     "stream with a sync handler": told("sync"),
     "stream with an inline handler": told("inline"),
     "stream with an async handler": told("async"),
     "stream with a full config": told("inline", **CONFIG),
-    "stream, with each chunk asked for in a task": in_tasks,
-    "stream twice": twice,
-    "two streams at once": two_at_once,
-    "transform": atransform,
-    "invoke": ainvoke,
-    "invoke with a handler": ainvoke_told,
-    "batch": abatch,
-    "batch with errors returned": abatch_returning,
+    "stream, with each chunk asked for in a task": _calls.in_tasks,
+    "stream twice": _calls.twice,
+    "two streams at once": _calls.two_at_once,
+    "transform": _calls.atransform,
+    "invoke": _calls.ainvoke,
+    "invoke with a handler": _calls.ainvoke_told,
+    "batch": _calls.abatch,
+    "batch with errors returned": _calls.abatch_returning,
 }
 
 
