@@ -10,6 +10,7 @@ from langchain_core.messages import BaseMessageChunk
 from langchain_core.prompt_values import ChatPromptValue, ChatPromptValueConcrete
 from langchain_core.runnables import (
     Runnable,
+    RunnableBinding,
     RunnableConfig,
 )
 from langchain_core.runnables.config import merge_configs
@@ -51,7 +52,7 @@ class Execution:
         self.runnable: Runnable[Any, Any] = (
             chain.runnable.with_types(**types) if types else chain.runnable
         )
-        self.faster = faster(self.runnable)
+        self.faster = faster(_unbound(self.runnable))
         self.graph = Graph.of(self.runnable)
         self._own_serializer = chain.serializer
         self.includes_callback_events = chain.include_callback_events
@@ -134,6 +135,18 @@ class Execution:
             shaped = self._output.validate_python(_loads(written))
             return _JSON.dumps(self._output.dump_python(shaped, mode="json", by_alias=True))
         return written if self._own_serializer is None else _JSON.dumps(_loads(written))
+
+
+def _unbound(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Return what a binding calls, where it has nothing for it but types.
+
+    It would merge its config with that of the run, which is merged already.
+    """
+    while type(runnable) is RunnableBinding and not (
+        runnable.kwargs or runnable.config or runnable.config_factories
+    ):
+        runnable = runnable.bound
+    return runnable
 
 
 class Work:

@@ -4,7 +4,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.language_models import chat_models
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import (
     RunnableAssign,
     RunnableBinding,
@@ -20,33 +22,59 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
-from chainserve.fast_paths.openai import PlainCompletions, is_chat_openai
-from chainserve.fast_paths.parsers import parse_text_in_place
+from chainserve.fast_paths.calling import call_in_place, invoke_in_place
+from chainserve.fast_paths.names import take_name
+from chainserve.fast_paths.openai import chat_openai, is_chat_openai
+from chainserve.fast_paths.parsers import (
+    parse_result_in_place,
+    parse_short_result_in_place,
+    parse_text_in_place,
+)
 from chainserve.fast_paths.streaming import transform_in_place
 
 
 class _Sequence(RunnableSequence[Any, Any]):
     _atransform_stream_with_config = transform_in_place
+    ainvoke = invoke_in_place
 
 
 class _Pick(RunnablePick):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Passthrough(RunnablePassthrough[Any]):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Lambda(RunnableLambda[Any, Any]):
     _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Generator(RunnableGenerator[Any, Any]):
     _atransform_stream_with_config = transform_in_place
 
 
+class _ChatPrompt(ChatPromptTemplate):
+    _acall_with_config = call_in_place
+
+
+class _Prompt(PromptTemplate):
+    _acall_with_config = call_in_place
+
+
+class _JsonParser(JsonOutputParser):
+    _acall_with_config = call_in_place
+    aparse_result = parse_short_result_in_place
+    _atransform_stream_with_config = transform_in_place
+
+
 class _StrParser(StrOutputParser):
+    _acall_with_config = call_in_place
     _atransform = parse_text_in_place
+    aparse_result = parse_result_in_place
     _atransform_stream_with_config = transform_in_place
 
 
@@ -56,7 +84,10 @@ _CLASSES: Mapping[type, type] = {
     RunnablePassthrough: _Passthrough,
     RunnableLambda: _Lambda,
     RunnableGenerator: _Generator,
+    ChatPromptTemplate: _ChatPrompt,
+    PromptTemplate: _Prompt,
     StrOutputParser: _StrParser,
+    JsonOutputParser: _JsonParser,
 }
 
 _Parts = Mapping[str, Callable[[Any], Any]]
@@ -75,20 +106,23 @@ def _branches(branches: Any) -> Any:
 
 
 def copied(runnable: Any) -> Any:
-    """Return what is run in a runnable's place: a copy, or itself where nothing is recognised."""
+    """Return what is run in a runnable's place: a copy, or itself where nothing is recognised.
+
+    A copy without parts of its own shares the runnable's members, so what is set later counts.
+    """
     kind = type(runnable)
-    if (parts := _PARTS.get(kind)) is not None:
-        changed = {name: make(getattr(runnable, name)) for name, make in parts.items()}
-    elif kind in _CLASSES:
-        changed = {}
-    elif is_chat_openai(runnable) and (completions := runnable.async_client) is not None:
-        changed = {"async_client": PlainCompletions(completions)}
-    else:
+    taken = chat_openai() if is_chat_openai(runnable) else _CLASSES.get(kind)
+    parts = _PARTS.get(kind)
+    if taken is None and parts is None:
         return runnable
+    members = runnable.__dict__
+    if parts:
+        changed = {name: make(getattr(runnable, name)) for name, make in parts.items()}
+        members = {**members, **changed}
     made = copy.copy(runnable)
-    made.__dict__.update(changed)
-    if kind in _CLASSES:
-        object.__setattr__(made, "__class__", _CLASSES[kind])
+    object.__setattr__(made, "__dict__", members)
+    if taken is not None:
+        object.__setattr__(made, "__class__", taken)
     return made
 
 
@@ -98,12 +132,12 @@ _PARTS: Mapping[type, _Parts] = {
     RunnableAssign: {"mapper": copied},
     RunnableBranch: {"branches": _branches, "default": copied},
     RunnableBinding: {"bound": copied},
+    # What `bind` and `bind_tools` of a chat model return.
+    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": copied},
     RunnableEach: {"bound": copied},
     RunnableRetry: {"bound": copied},
     RunnableWithFallbacks: {"runnable": copied, "fallbacks": _all},
 }
 
 for _kind, _class in _CLASSES.items():
-    _class.__name__ = _kind.__name__
-    _class.__qualname__ = _kind.__qualname__
-    _class.__module__ = _kind.__module__
+    take_name(_class, _kind)

@@ -13,10 +13,24 @@ Digests: TypeAlias = Mapping[str, Mapping[str, str]]
 _OF_CORE: Digests = {
     "langchain_core.runnables.base": {
         "Runnable._atransform_stream_with_config": "9b7b760ebc639e6d",
+        "Runnable._acall_with_config": "d49d24f429c0dd10",
+        "RunnableSequence.ainvoke": "2d563ee2ded2752a",
         "Runnable.astream_events": "60adacbffa0e6436",
     },
     "langchain_core.runnables.utils": {
+        "accepts_config": "9236a21364e403cc",
+        "accepts_run_manager": "14d76ada75d1f7f4",
         "coro_with_context": "7a681dd69ecdfb88",
+    },
+    "langchain_core.runnables.config": {
+        "acall_func_with_variable_args": "fdededd915e2c2a1",
+    },
+    "langchain_core.utils._signature": {
+        "_signature_parameters": "72712e7be17eaec8",
+    },
+    "langchain_core.output_parsers.base": {
+        "BaseOutputParser.ainvoke": "829dcc2811290b68",
+        "BaseOutputParser.aparse_result": "839aaba03dc1b522",
     },
     "langchain_core.utils.aiter": {
         "Tee": "181cb60122fbd6e5",

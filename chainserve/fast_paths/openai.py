@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import AsyncGenerator
+from functools import cache
 from typing import Any
 
 from langchain_core.runnables import Runnable
@@ -13,6 +14,21 @@ def is_chat_openai(runnable: Runnable[Any, Any]) -> bool:
     """Tell whether a runnable is `ChatOpenAI` itself; its package is not imported for that."""
     module = sys.modules.get("langchain_openai.chat_models.base")
     return module is not None and type(runnable) is module.ChatOpenAI and is_openai_known()
+
+
+@cache
+def chat_openai() -> type:
+    """Return the class that takes the place of `ChatOpenAI`."""
+    replaced: Any = sys.modules["langchain_openai.chat_models.base"].ChatOpenAI
+    taken = type(replaced.__name__, (replaced,), {"__module__": replaced.__module__})
+    # Set on the class, it goes before the member of the instance.
+    taken.async_client = property(_plain_completions)  # type: ignore[attr-defined]
+    return taken
+
+
+def _plain_completions(model: Any) -> Any:
+    given = model.__dict__["async_client"]
+    return None if given is None else PlainCompletions(given)
 
 
 class PlainCompletions:

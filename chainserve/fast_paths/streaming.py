@@ -10,10 +10,10 @@ from langchain_core.runnables.config import (
     patch_config,
     set_config_context,
 )
-from langchain_core.runnables.utils import accepts_config, accepts_run_manager
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from chainserve.fast_paths.contexts import in_context
+from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
 
 _NOTHING: Any = object()
@@ -55,9 +55,10 @@ async def transform_in_place(
     output, transformed = Sum(), None
     try:
         child_config = patch_config(config, callbacks=run_manager.get_child())
-        if accepts_config(transformer):
+        takes_config, takes_run_manager = takes(transformer)
+        if takes_config:
             kwargs["config"] = child_config
-        if accepts_run_manager(transformer):
+        if takes_run_manager:
             kwargs["run_manager"] = run_manager
         with set_config_context(child_config) as context:
             transformed = context.run(transformer, _noting(first, inputs, read), **kwargs)
