@@ -310,6 +310,9 @@ SEQUENCES = {
     ),
     "a runnable of our own": Case(lambda j: source(j, *THREE) | OwnRunnable() | passing(j)),
     "bound arguments": Case(lambda j: passing(j) | OwnRunnable().bind(b=1, a=2) | passing(j)),
+    "arguments that are bound to a sequence": Case(
+        lambda j: (OwnRunnable() | OwnRunnable() | passing(j)).bind(b=1, a=2) | OwnRunnable()
+    ),
     "configs that are bound": Case(lambda j: _bound(j) | seeing(j)),
     "listeners": Case(_listened),
     "async listeners": Case(_alistened),
