@@ -133,11 +133,15 @@ def events(**options: Any) -> Verb:
     return verb
 
 
-async def own_events(call: Call) -> None:
-    """Read the events as this package makes them."""
-    config = ensure_config(call.config())
-    async for event in stream_events(call.runnable, call.input, config, version="v2"):
-        call.journal.event(event)
+def own_events(kind: str = "", **options: Any) -> Verb:
+    """Return the events as this package makes them, maybe with a handler of that kind beside."""
+
+    async def verb(call: Call) -> None:
+        config = ensure_config(call.config(kind))
+        async for event in stream_events(call.runnable, call.input, config, **options):
+            call.journal.event(event)
+
+    return verb
 
 
 def events_and_handler(kind: str) -> Verb:

@@ -293,6 +293,20 @@ async def test_the_connection_is_closed_when_the_run_is_cancelled(
     assert_equal(await seen(case, as_it_is, verb), await seen(case, faster, verb))
 
 
+async def test_the_connection_is_closed_when_the_stream_is_closed(
+    server: OpenAIServer, model: ChatOpenAI
+) -> None:
+    server.default = Stall(2)
+
+    async def verb(call: Call) -> None:
+        await left_after(2)(call)
+        await server.all_closed()
+        call.journal.add("the connection is closed")
+
+    case = Case(lambda _: model, "why?")
+    assert_equal(await seen(case, as_it_is, verb), await seen(case, faster, verb))
+
+
 async def _read_until(call: Call, count: int) -> None:
     async for chunk in call.stream("inline"):
         call.journal.chunk(chunk)

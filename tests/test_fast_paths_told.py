@@ -6,7 +6,7 @@ import pytest
 
 from chainserve.fast_paths import faster
 from tests import _calls
-from tests._calls import events, events_and_handler, failing_handler
+from tests._calls import events, events_and_handler, failing_handler, own_events
 from tests._equivalence import Verb, as_it_is, assert_equal, assert_same, seen
 from tests._runnables import CASES, EVERY_KIND
 
@@ -66,7 +66,13 @@ FILTERED = [
 @pytest.mark.parametrize("case", CASES)
 async def test_our_own_events_are_those_of_langchain(case: str) -> None:
     slow = await seen(CASES[case], as_it_is, events(version="v2"))
-    assert_equal(slow, await seen(CASES[case], faster, _calls.own_events))
+    assert_equal(slow, await seen(CASES[case], faster, own_events(version="v2")))
+
+
+@pytest.mark.parametrize("case", EVERY_KIND)
+async def test_our_own_events_are_told_beside_a_handler(case: str) -> None:
+    slow = await seen(CASES[case], as_it_is, events_and_handler("inline"))
+    assert_equal(slow, await seen(CASES[case], faster, own_events("inline", version="v2")))
 
 
 @pytest.mark.parametrize("case", EVERY_KIND)
@@ -78,7 +84,10 @@ async def test_what_is_told_is_the_same(verb: str, case: str) -> None:
 @pytest.mark.parametrize("case", FILTERED)
 @pytest.mark.parametrize("chosen", FILTERS)
 async def test_events_are_filtered_alike(chosen: str, case: str) -> None:
-    await assert_same(CASES[case], events(version="v2", **FILTERS[chosen]))
+    slow = await seen(CASES[case], as_it_is, events(version="v2", **FILTERS[chosen]))
+    assert_equal(slow, await seen(CASES[case], faster, events(version="v2", **FILTERS[chosen])))
+    own = own_events(version="v2", **FILTERS[chosen])
+    assert_equal(slow, await seen(CASES[case], faster, own))
 
 
 @pytest.mark.parametrize("case", HANDLED)
