@@ -22,7 +22,7 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
-from chainserve.fast_paths.calling import call_in_place, invoke_in_place
+from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
 from chainserve.fast_paths.names import take_name
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
 from chainserve.fast_paths.parsers import (
@@ -49,6 +49,7 @@ class _Passthrough(RunnablePassthrough[Any]):
 
 
 class _Lambda(RunnableLambda[Any, Any]):
+    _ainvoke = call_function
     _atransform_stream_with_config = transform_in_place
     _acall_with_config = call_in_place
 

@@ -14,6 +14,7 @@ _OF_CORE: Digests = {
     "langchain_core.runnables.base": {
         "Runnable._atransform_stream_with_config": "9b7b760ebc639e6d",
         "Runnable._acall_with_config": "d49d24f429c0dd10",
+        "RunnableLambda._ainvoke": "e5ead76aca8084a9",
         "RunnableSequence.ainvoke": "2d563ee2ded2752a",
         "Runnable.astream_events": "60adacbffa0e6436",
     },
