@@ -263,15 +263,17 @@ class RunExecutor:
             async for data in chunks:
                 if run.is_over:
                     break  # It was left behind, and its id may be another run's by now.
-                run.last_chunk_at = now()
+                run.last_chunk_at = came_at = now()
                 if run.first_chunk_at is None:
-                    run.first_chunk_at = run.last_chunk_at
+                    run.first_chunk_at = came_at
                     self._watch_deadlines(run)
                 if pace.is_due(len(data)):
                     await self._give_way(run, pace, len(data))
                 seq = run.next_seq
                 run.next_seq = seq + 1
                 await append(run_id, (Event(seq, "data", data),))
+                if pace.turn_is_over(came_at):
+                    await pace.take_turns()
 
     async def _give_way(self, run: Run, pace: WriterPace, size: int) -> None:
         """Hold a run back for others; that is no pause of its chain."""

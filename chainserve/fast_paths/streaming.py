@@ -55,6 +55,7 @@ async def transform_in_place(
     output, transformed = Sum(), None
     try:
         child_config = patch_config(config, callbacks=run_manager.get_child())
+        del config  # A stream may wait for long, and each of its steps with it.
         takes_config, takes_run_manager = takes(transformer)
         if takes_config:
             kwargs["config"] = child_config
