@@ -14,6 +14,7 @@ from langchain_core.runnables.config import (
 
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.signatures import takes
+from chainserve.fast_paths.telling import on_chain_end
 
 
 async def call_in_place(
@@ -46,7 +47,7 @@ async def call_in_place(
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await run_manager.on_chain_end(output)
+    await on_chain_end(run_manager)(output)
     return output
 
 
@@ -101,5 +102,5 @@ async def invoke_in_place(
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await run_manager.on_chain_end(value)
+    await on_chain_end(run_manager)(value)
     return value

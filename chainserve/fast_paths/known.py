@@ -53,6 +53,11 @@ _OF_CORE: Digests = {
     "langchain_core.outputs.chat_generation": {
         "ChatGeneration": "e157f9216a7dac66",
     },
+    "langchain_core.callbacks.manager": {
+        "AsyncCallbackManagerForChainRun.on_chain_end": "9b16be4bd3460f0d",
+        "ahandle_event": "d7e942231aa70081",
+        "shielded": "486e0326980954e6",
+    },
     "langchain_core.tracers.event_stream": {
         "_astream_events_implementation_v2": "2c2cd65e60b889c8",
         "_AstreamEventsCallbackHandler": "e6840a475402737a",

@@ -15,6 +15,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
+from chainserve.fast_paths.telling import on_chain_end
 
 _NOTHING: Any = object()
 
@@ -83,7 +84,7 @@ async def transform_in_place(
         await run_manager.on_chain_error(error, inputs=total.result())
         raise
     else:
-        await run_manager.on_chain_end(output.result(), inputs=total.result())
+        await on_chain_end(run_manager)(output.result(), inputs=total.result())
     finally:
         if transformed is not None and hasattr(transformed, "aclose"):
             await transformed.aclose()
