@@ -53,7 +53,16 @@ _OF_CORE: Digests = {
     "langchain_core.outputs.chat_generation": {
         "ChatGeneration": "e157f9216a7dac66",
     },
+    "langchain_core.language_models.chat_models": {
+        "BaseChatModel.astream": "1cc95f1b1b80689f",
+        "_gen_info_and_msg_metadata": "965fbb380f052092",
+        "_update_message_content_to_blocks": "c1330b16451560da",
+    },
+    "langchain_core.callbacks.base": {
+        "LLMManagerMixin.on_llm_new_token": "e4bed7227dc627f0",
+    },
     "langchain_core.callbacks.manager": {
+        "AsyncCallbackManagerForLLMRun.on_llm_new_token": "2682f19ad7f00f8f",
         "AsyncCallbackManagerForChainRun.on_chain_end": "9b16be4bd3460f0d",
         "ahandle_event": "d7e942231aa70081",
         "shielded": "486e0326980954e6",
