@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
 from copy import deepcopy
 from typing import Any, cast
 
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
-from tests._chains import WAIT_SECONDS
-from tests._equivalence import Call, Verb, end
-from tests._journal import INPUT, Journal, handler
+from chainserve.fast_paths import stream_events
+from tests._equivalence import Call, Verb
+from tests._handlers import handler
+from tests._journal import INPUT, Journal
 from tests._shown import shown, unordered, without_ids
+
+_TURNS = 50
 
 
 async def astream(call: Call) -> None:
@@ -37,7 +40,7 @@ def told(kind: str, **members: Any) -> Verb:
 
 async def atransform(call: Call) -> None:
     """Stream an input that comes in chunks."""
-    chunks = _given(call.journal, call.case.chunks)
+    chunks = given(call.journal, call.case.chunks)
     await call.read(call.runnable.atransform(chunks, call.config("inline")))
 
 
@@ -105,7 +108,7 @@ async def twice(call: Call) -> None:
     await astream(call)
 
 
-async def _given(journal: Journal, chunks: Iterable[Any]) -> AsyncIterator[Any]:
+async def given(journal: Journal, chunks: Iterable[Any]) -> AsyncIterator[Any]:
     """Yield chunks, and note when they are asked for and how it ends."""
     try:
         for chunk in chunks:
@@ -115,78 +118,6 @@ async def _given(journal: Journal, chunks: Iterable[Any]) -> AsyncIterator[Any]:
     except BaseException as error:
         journal.note(INPUT, "is left", type(error))
         raise
-
-
-def left_after(count: int) -> Verb:
-    """Return a stream that is closed after so many chunks."""
-
-    async def verb(call: Call) -> None:
-        chunks = call.stream("inline")
-        async with aclosing(cast("Any", chunks)):
-            await _read_some(call, chunks, count)
-        call.journal.add("closed")
-
-    return verb
-
-
-def dropped_after(count: int) -> Verb:
-    """Return a stream that is dropped without being closed after so many chunks."""
-
-    async def verb(call: Call) -> None:
-        await _read_some(call, call.stream("inline"), count)
-        call.journal.add("dropped")
-
-    return verb
-
-
-async def _read_some(call: Call, chunks: AsyncIterator[Any], count: int) -> None:
-    if not count:
-        return
-    async for chunk in chunks:
-        call.journal.chunk(chunk)
-        count -= 1
-        if not count:
-            return
-
-
-def cancelled_after(count: int) -> Verb:
-    """Return a stream that is cancelled while it waits behind so many chunks of its input."""
-
-    async def verb(call: Call) -> None:
-        waits = asyncio.Event()
-        chunks = _stalling(call, count, waits)
-        stream = call.read(call.runnable.atransform(chunks, call.config("inline")))
-        task = asyncio.create_task(stream)
-        await _until(waits, task)
-        await _cancel(call.journal, task)
-
-    return verb
-
-
-async def _stalling(call: Call, count: int, waits: asyncio.Event) -> AsyncIterator[Any]:
-    async for chunk in _given(call.journal, call.case.chunks[:count]):
-        yield chunk
-    waits.set()
-    try:
-        await asyncio.Event().wait()
-    except BaseException as error:
-        call.journal.note(INPUT, "is left while it waits", type(error))
-        raise
-
-
-async def _cancel(journal: Journal, task: asyncio.Task[Any]) -> None:
-    journal.add("cancel")
-    if await end([task]):
-        journal.add(await task)
-    else:
-        journal.add("it goes on")
-
-
-async def _until(event: asyncio.Event, task: asyncio.Task[Any]) -> None:
-    """Wait for an event, or for the end of a task that never comes to it."""
-    waiting = asyncio.create_task(event.wait())
-    await asyncio.wait([waiting, task], timeout=WAIT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
 
 
 # What LangChain tells of a run in other forms.
@@ -202,6 +133,13 @@ def events(**options: Any) -> Verb:
     return verb
 
 
+async def own_events(call: Call) -> None:
+    """Read the events as this package makes them."""
+    config = ensure_config(call.config())
+    async for event in stream_events(call.runnable, call.input, config, version="v2"):
+        call.journal.event(event)
+
+
 def events_and_handler(kind: str) -> Verb:
     """Return `astream_events` with a handler of that kind beside."""
 
@@ -213,59 +151,51 @@ def events_and_handler(kind: str) -> Verb:
     return verb
 
 
-def left_events(count: int) -> Verb:
-    """Return `astream_events` that is closed after so many events."""
-
-    async def verb(call: Call) -> None:
-        events = call.runnable.astream_events(call.input, call.config(), version="v2")
-        left = count
-        async with aclosing(cast("Any", events)):
-            async for event in events:
-                call.journal.event(event)
-                left -= 1
-                if not left:
-                    break
-        call.journal.add("closed")
-
-    return verb
-
-
 async def log(call: Call) -> None:
     """Stream the patches of a log."""
+    call.journal.events_alone = True
     patches = [patch async for patch in call.runnable.astream_log(call.input, call.config())]
     if not call.case.concurrent:
         for patch in patches:
-            call.journal.add("patch", patch.ops)
+            call.journal.patch(shown(patch.ops))
         return
     total = patches[0]
     for patch in patches[1:]:
         total += patch
     state = cast("Any", total).state
+    for each in (state, *state["logs"].values()):
+        each["streamed_output"].sort(key=repr)
     logs = [unordered(without_ids(shown(each))) for each in state.pop("logs").values()]
-    state["streamed_output"].sort(key=repr)
-    call.journal.add(state, *sorted(logs, key=repr))
+    call.journal.patch(unordered(without_ids(shown(state))), *sorted(logs, key=repr))
 
 
 async def traced(call: Call) -> None:
     """Stream with a tracer."""
-    tracer = RunCollectorCallbackHandler()
-    try:
-        await call.read(call.stream(callbacks=[tracer]))
-    finally:
-        for run in tracer.traced_runs:
-            view = shown(run)
-            call.journal.add(unordered(without_ids(view)) if call.case.concurrent else view)
+    await call.read(call.stream(callbacks=[_tracer(call)]))
 
 
 async def traced_invocation(call: Call) -> None:
     """Invoke with a tracer."""
-    tracer = RunCollectorCallbackHandler()
-    try:
-        await call.runnable.ainvoke(call.input, call.config(callbacks=[tracer]))
-    finally:
-        for run in tracer.traced_runs:
-            view = shown(run)
-            call.journal.add(unordered(without_ids(view)) if call.case.concurrent else view)
+    config = call.config(callbacks=[_tracer(call)])
+    await call.runnable.ainvoke(call.input, config)
+
+
+class _Tracer(RunCollectorCallbackHandler):
+    """Is told in the loop: in a thread it may be told of a run's end after that of its parent."""
+
+    run_inline = True
+
+
+def _tracer(call: Call) -> _Tracer:
+    """Return a tracer whose runs are shown when all of them have ended."""
+    tracer = _Tracer()
+
+    def add() -> None:
+        for view in map(shown, tracer.traced_runs):
+            call.journal.patch(unordered(without_ids(view)) if call.case.concurrent else view)
+
+    call.journal.later.append(add)
+    return tracer
 
 
 # What LangChain does without a loop.
@@ -304,30 +234,3 @@ def failing_handler(kind: str, method: str, *, raises: bool) -> Verb:
         await call.read(call.stream(callbacks=[own]))
 
     return verb
-
-
-async def cancelled_in_a_stall(call: Call) -> None:
-    """Cancel a stream while a step of it waits."""
-    task = asyncio.create_task(call.read(call.stream("inline")))
-    await _until(call.journal.stalls, task)
-    await _cancel(call.journal, task)
-
-
-async def cancelled_invocation(call: Call) -> None:
-    """Cancel an invocation while a step of it waits."""
-    task = asyncio.create_task(call.runnable.ainvoke(call.input, call.config("inline")))
-    await _until(call.journal.stalls, task)
-    await _cancel(call.journal, task)
-
-
-async def cancelled_events(call: Call) -> None:
-    """Cancel `astream_events` while a step waits."""
-
-    async def read() -> None:
-        async for event in call.runnable.astream_events(call.input, call.config(), version="v2"):
-            call.journal.event(event)
-
-    task = asyncio.create_task(read())
-    await _until(call.journal.stalls, task)
-    await asyncio.sleep(0)
-    await _cancel(call.journal, task)

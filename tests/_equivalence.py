@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import unified_diff
@@ -17,13 +16,15 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
 from chainserve.fast_paths import faster
-from tests._chains import WAIT_SECONDS
-from tests._journal import CALLERS, Journal, handler
+from tests._handlers import handler
+from tests._journal import CALLERS, Journal
 from tests._shown import Shown
 
 AnyRunnable = Runnable[Any, Any]
+IT_GOES_ON = "it goes on"
+"""What is seen of a run that was cancelled and does not end."""
 _TURNS = 100
-_COLLECTIONS = 4
+_COLLECTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,7 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     journal = Journal()
     own = asyncio.all_tasks()
     loop = asyncio.get_running_loop()
-    threads = _Threads()
-    loop.set_default_executor(threads)
+    loop.set_default_executor(journal.threads)
     loop.set_exception_handler(lambda _, context: _add_loop_error(journal, context))
     records = _Records(journal)
     logging.getLogger().addHandler(records)
@@ -130,10 +130,12 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     gc.disable()
     try:
         # The runnable is held by nothing but the call.
-        await _tried(journal, verb, Call(case, way(case.build(journal)), journal))
-        await _settle(journal, own, threads)
+        succeeds = await _tried(journal, verb, Call(case, way(case.build(journal)), journal))
+        await _settle(journal, own, fails=not succeeds)
+        for add in journal.later:
+            add()
     finally:
-        threads.shutdown(wait=False)
+        journal.threads.shutdown(wait=False)
         gc.enable()
         CALLERS.reset(token)
         logging.getLogger().removeHandler(records)
@@ -141,69 +143,52 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     return journal.view(concurrent=case.concurrent)
 
 
-async def _tried(journal: Journal, verb: Verb, call: Call) -> None:
+async def _tried(journal: Journal, verb: Verb, call: Call) -> bool:
     try:
         await verb(call)
+        return True
     # Whatever comes out is what is compared.
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
         journal.add("raised", error)
+        return False
 
 
-async def _settle(journal: Journal, own: Iterable[asyncio.Task[Any]], threads: _Threads) -> None:
+async def _settle(journal: Journal, own: Iterable[asyncio.Task[Any]], *, fails: bool) -> None:
     """Wait for what the call has left running; note and cancel what waits for what never comes."""
-    await _quiet(own, threads)
-    # What is in a cycle is found by the collector alone, and may be what holds the next.
-    for _ in range(_COLLECTIONS):
-        if not gc.collect():
-            break
-        await _quiet(own, threads)
+    await _quiet(journal, own)
+    # What is in a cycle is found by the collector alone; an error may hold it for a while.
+    for _ in range(_COLLECTIONS if fails else 1):
+        gc.collect()
+        await _quiet(journal, own)
     others = asyncio.all_tasks().difference(own)
     journal.add("is anything left running", bool(others))
-    await end(others)
+    await end(journal, others)
 
 
-async def end(tasks: Iterable[asyncio.Task[Any]]) -> bool:
+async def end(journal: Journal, tasks: Iterable[asyncio.Task[Any]]) -> bool:
     """Cancel tasks, and tell whether they end: in LangChain not all do.
 
-    The wait is of turns of the loop, since nothing here waits for anything but other tasks.
+    The wait is of turns of the loop, since nothing here waits for anything but tasks and threads.
     """
     for task in tasks:
         task.cancel("of our own")
     for _ in range(_TURNS):
         if all(task.done() for task in tasks):
             return True
+        await journal.threads.done()
         await asyncio.sleep(0)
     return False
 
 
-async def _quiet(own: Iterable[asyncio.Task[Any]], threads: _Threads) -> None:
+async def _quiet(journal: Journal, own: Iterable[asyncio.Task[Any]]) -> None:
     """Wait until nothing else runs; the end of a generator may start the closing of another."""
     quiet = 0
     for _ in range(_TURNS):
-        await threads.done()
+        await journal.threads.done()
         await asyncio.sleep(0)
         quiet = 0 if asyncio.all_tasks().difference(own) else quiet + 1
         if quiet == 3:
             return
-
-
-class _Threads(ThreadPoolExecutor):
-    """Knows what runs in it."""
-
-    def __init__(self) -> None:
-        super().__init__(4)
-        self._running: set[Future[Any]] = set()
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future = super().submit(fn, *args, **kwargs)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
-        return future
-
-    async def done(self) -> None:
-        """Wait until nothing runs."""
-        if running := [asyncio.wrap_future(future) for future in set(self._running)]:
-            await asyncio.wait(running, timeout=WAIT_SECONDS)
 
 
 def _add_loop_error(journal: Journal, context: dict[str, Any]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.runnables.config import var_child_runnable_config
 
+from tests._chains import WAIT_SECONDS
 from tests._shown import Shown, renamed, shown, unordered
 
 CALLERS: ContextVar[str] = ContextVar("callers", default="not set by the caller")
@@ -19,9 +20,29 @@ STEPS: ContextVar[str] = ContextVar("steps", default="not set by a step")
 """Set by steps."""
 
 INPUT = "the input"
+_BESIDE = ("a step", "the loop was told")
 NAMED = "named by the caller"
 CONCURRENT = ("RunnableParallel<", "RunnableAssign<", "RunnableEach<", "LangGraph", NAMED)
 """What the names of runs begin with whose children may run at the same time."""
+
+
+class Threads(ThreadPoolExecutor):
+    """The loop's threads during a call; knows what runs in them."""
+
+    def __init__(self) -> None:
+        super().__init__(4)
+        self._running: set[Future[Any]] = set()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    async def done(self) -> None:
+        """Wait until nothing runs."""
+        if running := [asyncio.wrap_future(future) for future in set(self._running)]:
+            await asyncio.wait(running, timeout=WAIT_SECONDS)
 
 
 class Entry(NamedTuple):
@@ -47,6 +68,10 @@ class Journal:
         parents: The parent of each run that is known of.
         concurrent: The runs whose children run at the same time.
         runs_apart: Whether the order between runs is not defined.
+        left_open: Whether the run was ended from outside.
+        events_alone: Whether to compare the events, and not how far the run was ahead of them.
+        threads: Those of the loop.
+        later: What adds what is known when all has ended.
         stalls: Set when a step waits for what never comes.
     """
 
@@ -56,14 +81,24 @@ class Journal:
         self.parents: dict[str, str] = {}
         self.concurrent: set[str] = set()
         self.runs_apart = False
+        self.left_open = False
+        self._held: set[asyncio.Task[Any]] = set()
+        self.events_alone = False
+        self.threads = Threads()
         self.stalls = asyncio.Event()
+        self.later: list[Callable[[], None]] = []
         self._loop_thread = threading.get_ident()
 
     def note(self, *what: Any) -> None:
-        """Add what a step has seen or done, with its context and the kind of its thread."""
+        """Add what a step has seen or done, with its context and the kind of its thread.
+
+        The collector closes a step in any context, maybe in one without a run.
+        """
         config = var_child_runnable_config.get() or {}
         run = str(getattr(config.get("callbacks"), "parent_run_id", None) or "")
-        context = (CALLERS.get(), STEPS.get(), shown(config.get("tags")), self._thread())
+        closes = not run and what[1] in ("is left", "is closed")
+        values = (CALLERS.get(), STEPS.get(), shown(config.get("tags")), self._thread())
+        context = None if closes else values
         self.entries.append(Entry(run, "", ("a step", *map(shown, what), context)))
 
     def note_config(self, step: str, config: Any) -> None:
@@ -90,6 +125,11 @@ class Journal:
         chunk = event["data"].get("chunk") if isinstance(event["data"], dict) else None
         self.entries.append(Entry(run, _branch(chunk), ("event", shown(event))))
 
+    def patch(self, *views: Shown) -> None:
+        """Add a part of a log or a trace, which is put together beside the steps it tells of."""
+        self.events_alone = True
+        self.entries.append(Entry("", "", ("event", *views)))
+
     def chunk(self, chunk: Any) -> None:
         """Add a chunk as the caller has received it."""
         here = (CALLERS.get(), STEPS.get(), shown(var_child_runnable_config.get()))
@@ -98,6 +138,11 @@ class Journal:
     def add(self, *what: Any) -> None:
         """Add anything else that the caller has seen."""
         self.entries.append(Entry("", "", tuple(map(shown, what))))
+
+    def leave(self) -> None:
+        """Note that the run is ended from outside; from here on no task of it is collected."""
+        self.left_open = True
+        self._held = asyncio.all_tasks()
 
     def add_aside(self, *what: Any) -> None:
         """Add what a handler has seen that is called at the same time as others."""
@@ -117,14 +162,29 @@ class Journal:
         parts: tuple[list[Entry], list[Entry]] = ([], [])
         for entry in self.entries:
             parts[entry.what[0] == "event"].append(entry)
+        if self.events_alone:
+            parts = ([each for each in parts[0] if each.what[0] not in _BESIDE], parts[1])
         aside = renamed(tuple(self.aside))
         views = [self._view(part, concurrent) for part in parts]
         return (*views, unordered(aside) if concurrent else aside)
 
     def _view(self, entries: list[Entry], concurrent: bool) -> Shown:
+        if self.left_open and self.concurrent:
+            entries = [each for each in map(_aside, entries) if self._is_defined(each)]
         if self.runs_apart or _fails_in_a_thread(entries):
             return _by_run(entries, concurrent=concurrent)
         return self._arranged(entries, "") if concurrent else renamed(tuple(entries))
+
+    def _is_defined(self, entry: Entry) -> bool:
+        """Tell whether it is defined that an entry is there, where parallel steps were left.
+
+        LangChain lets go of their tasks: what they came to, and whether they are closed or
+        destroyed, is the collector's.
+        """
+        kind = entry.what[0]
+        return not (
+            kind in ("a step", "the loop was told") or entry.branch or self._top(entry.run, "")
+        )
 
     def _arranged(self, entries: Iterable[Entry], base: str) -> Shown:
         """Return entries that all belong to a run, with the concurrent ones below it apart."""
@@ -194,55 +254,3 @@ def _branch(chunk: Any) -> str:
         return ""
     ((key, value),) = chunk.items()
     return f"/{key}{_branch(value)}"
-
-
-EVENTS = (
-    "on_llm_start",
-    "on_chat_model_start",
-    "on_llm_new_token",
-    "on_llm_end",
-    "on_llm_error",
-    "on_stream_event",
-    "on_chain_start",
-    "on_chain_end",
-    "on_chain_error",
-    "on_tool_start",
-    "on_tool_end",
-    "on_tool_error",
-    "on_agent_action",
-    "on_agent_finish",
-    "on_retriever_start",
-    "on_retriever_end",
-    "on_retriever_error",
-    "on_text",
-    "on_retry",
-    "on_custom_event",
-)
-
-
-def handler(journal: Journal, kind: str, *, fails: str = "", raises: bool = False) -> Any:
-    """Return a handler that tells the journal all that it is told.
-
-    Args:
-        kind: `sync`, `inline` or `async`.
-        fails: The method that raises when it has told.
-        raises: Whether LangChain is to let that error out.
-    """
-    base = AsyncCallbackHandler if kind == "async" else BaseCallbackHandler
-    methods = {name: _method(journal, name, kind, fails) for name in EVENTS}
-    members = {**methods, "run_inline": kind == "inline", "raise_error": raises}
-    return type(f"{kind.title()}Handler", (base,), members)()
-
-
-def _method(journal: Journal, name: str, kind: str, fails: str) -> Callable[..., Any]:
-    def tell(self: Any, *args: Any, **kwargs: Any) -> None:
-        journal.tell(name, args, kwargs)
-        if name == fails:
-            raise ValueError(f"the handler fails in {name}")
-
-    async def atell(self: Any, *args: Any, **kwargs: Any) -> None:
-        tell(self, *args, **kwargs)
-
-    method: Callable[..., Any] = atell if kind == "async" else tell
-    method.__name__ = name
-    return method

@@ -40,7 +40,8 @@ from langchain_core.rate_limiters import BaseRateLimiter
 from pydantic import BaseModel, PrivateAttr
 
 from tests._equivalence import Case
-from tests._journal import Journal, handler
+from tests._handlers import handler
+from tests._journal import Journal
 from tests._steps import (
     AnyRunnable,
     ScriptedModel,

@@ -20,7 +20,8 @@ from langchain_core.runnables import (
 )
 
 from tests._equivalence import Case
-from tests._journal import STEPS, Journal, handler
+from tests._handlers import handler
+from tests._journal import STEPS, Journal
 from tests._steps import (
     AnyRunnable,
     gathering,

@@ -204,7 +204,7 @@ STALLED = {
     "a chain within a lambda": Case(lambda j: passing(j) | _calling(j) | passing(j)),
     "a chain within a generator": Case(lambda j: _chained(j) | passing(j)),
     "one of parallel": Case(
-        lambda j: RunnableParallel(a=_source(j, "x"), b=passing(j)) | passing(j, "after"),
+        lambda j: RunnableParallel(a=_source(j, "x"), b=passing(j)),
         concurrent=True,
     ),
     "all of parallel": Case(

@@ -52,7 +52,7 @@ def _view_of(kind: Any) -> Callable[[Any], Shown]:
 
 def name_of(kind: type) -> str:
     """Return the full name of a class; for what stands in for a class, that of the class."""
-    if issubclass(kind, Runnable):
+    if issubclass(kind, (Runnable, BaseCallbackHandler)):
         kind = next(base for base in kind.__mro__ if not base.__module__.startswith("chainserve."))
     return f"{kind.__module__}.{kind.__qualname__}"
 
