@@ -245,7 +245,7 @@ class RunExecutor:
         """Do the run's work and end it, unless `cancel` has begun: then that ends it."""
         error: BaseException | None = None
         try:
-            await self._write_chunks(run)
+            await (self._write_chunks(run) if run.has_log else _without_a_log(run))
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
@@ -394,6 +394,13 @@ class RunExecutor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+async def _without_a_log(run: Run) -> None:
+    """Do the run's work."""
+    async with aclosing(run.work.chunks()) as chunks:
+        async for _ in chunks:
+            pass
 
 
 async def _called(on_end: OnEnd, ended: EndedRun) -> None:
