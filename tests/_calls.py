@@ -217,15 +217,6 @@ async def stream(call: Call) -> None:
     await asyncio.to_thread(read)
 
 
-async def batch(call: Call) -> None:
-    """Invoke with a list in a thread."""
-    config = call.config("sync")
-    outputs = await asyncio.to_thread(
-        call.runnable.batch, [call.input], config, return_exceptions=True
-    )
-    call.journal.add(outputs)
-
-
 def failing_handler(kind: str, method: str, *, raises: bool) -> Verb:
     """Return a stream with a handler that fails."""
 

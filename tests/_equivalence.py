@@ -17,7 +17,7 @@ from langchain_core.runnables.config import merge_configs
 
 from chainserve.fast_paths import faster
 from tests._handlers import handler
-from tests._journal import CALLERS, Journal
+from tests._journal import CALLERS, Journal, Threads
 from tests._shown import Shown
 
 AnyRunnable = Runnable[Any, Any]
@@ -122,7 +122,7 @@ async def seen(case: Case, way: Callable[[AnyRunnable], AnyRunnable], verb: Verb
     journal = Journal()
     own = asyncio.all_tasks()
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(journal.threads)
+    _use_threads(journal)
     loop.set_exception_handler(lambda _, context: _add_loop_error(journal, context))
     records = _Records(journal)
     logging.getLogger().addHandler(records)
@@ -153,9 +153,18 @@ async def _tried(journal: Journal, verb: Verb, call: Call) -> bool:
         return False
 
 
+def _use_threads(journal: Journal) -> None:
+    """Have the loop run what it runs in threads in new ones, which the journal knows of."""
+    journal.threads = Threads()
+    asyncio.get_running_loop().set_default_executor(journal.threads)
+
+
 async def _settle(journal: Journal, own: Iterable[asyncio.Task[Any]], *, fails: bool) -> None:
     """Wait for what the call has left running; note and cancel what waits for what never comes."""
     await _quiet(journal, own)
+    # A thread holds the error of what it ran until it is told of something else.
+    journal.threads.shutdown()
+    _use_threads(journal)
     # What is in a cycle is found by the collector alone; an error may hold it for a while.
     for _ in range(_COLLECTIONS if fails else 1):
         gc.collect()

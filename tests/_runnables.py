@@ -17,6 +17,7 @@ EVERY_KIND = [
     "context variables in a stream",
     "configs in steps",
     "a chain in a lambda without the config",
+    "events that are read in a lambda",
     "a decorated generator",
     "a lambda that returns a chain",
     "a sequence of our own",

@@ -142,6 +142,17 @@ def _calling(journal: Journal, *, with_config: bool) -> AnyRunnable:
     return RunnableLambda(call, name="calling")
 
 
+def _reading_events(journal: Journal) -> AnyRunnable:
+    """Read the events of a chain within a step, so that two who read events hear of it."""
+    inner = source(journal, *THREE) | passing(journal)
+
+    async def read(value: Any) -> Any:
+        events = inner.astream_events(value, version="v2")
+        return [[event["event"], event["name"], event["data"]] async for event in events]
+
+    return RunnableLambda(read, name="reading events")
+
+
 def _chained(journal: Journal) -> AnyRunnable:
     inner = source(journal, *THREE) | passing(journal)
 
@@ -218,6 +229,8 @@ SEQUENCES = {
     ),
     "lists": Case(lambda j: source(j, [1], [2, 3], []) | passing(j), inputs=([1], [2])),
     "numbers": Case(lambda j: source(j, 1, 2.5, True) | passing(j) | seeing(j)),
+    "what is false": Case(lambda j: source(j, False, True, 2) | passing(j)),
+    "what is empty, then text": Case(lambda j: source(j, {}, "a", "b") | passing(j)),
     "empty texts": Case(lambda j: source(j, "", "", "a", "") | passing(j)),
     "addable objects": Case(lambda j: source(j, Addable(1), Addable(2), Addable(3)) | passing(j)),
     "objects that cannot be added after a while": Case(
@@ -265,6 +278,7 @@ SEQUENCES = {
     "a chain in a lambda without the config": Case(
         lambda j: passing(j, "before") | _calling(j, with_config=False) | seeing(j)
     ),
+    "events that are read in a lambda": Case(lambda j: passing(j) | _reading_events(j)),
     "a decorated generator": Case(_chained),
     "a decorated generator in a sequence": Case(lambda j: _chained(j) | passing(j)),
     "a lambda": Case(lambda j: RunnableLambda(_upper), inputs=("a", "b")),

@@ -26,6 +26,8 @@ Shown = Any
 """Text, numbers, None, and tuples of these."""
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+CHOSEN = "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"
+"""The id that a caller chooses for a run; it keeps it in every view."""
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+]\d\d:\d\d|Z)?")
 _PORT = re.compile(r"127\.0\.0\.1:\d+")
@@ -62,6 +64,8 @@ def renamed(view: Shown, names: dict[str, str] | None = None) -> Shown:
     known = {} if names is None else names
 
     def name(found: re.Match[str]) -> str:
+        if found[0] == CHOSEN:
+            return CHOSEN
         return known.setdefault(found[0], f"<id {len(known) + 1}>")
 
     def walk(part: Shown) -> Shown:

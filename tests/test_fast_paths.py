@@ -10,15 +10,15 @@ from tests._calls import told
 from tests._equivalence import AnyRunnable, Verb, assert_same
 from tests._journal import NAMED
 from tests._runnables import CASES, EVERY_KIND
+from tests._shown import CHOSEN
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
 
-RUN = "6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11"
 CONFIG: dict[str, Any] = {
     "tags": ["asked"],
     "metadata": {"asked": True},
     "run_name": NAMED,
-    "run_id": RUN,
+    "run_id": CHOSEN,
     "configurable": {"key": "value"},
 }
 
@@ -41,7 +41,6 @@ VERBS_OF_A_FEW: dict[str, Verb] = {
     "batch with errors returned": _calls.abatch_returning,
     "invoke in a thread": _calls.invoke,
     "stream in a thread": _calls.stream,
-    "batch in a thread": _calls.batch,
 }
 
 

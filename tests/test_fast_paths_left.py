@@ -28,7 +28,6 @@ LEFT: dict[str, Verb] = {
 LEFT_BY_A_FEW: dict[str, Verb] = {
     "closed before it starts": left_after(0),
     "closed after one chunk": left_after(1),
-    "closed after three": left_after(3),
     "dropped after one": dropped_after(1),
     "cancelled before the input": cancelled_after(0),
     "cancelled behind two chunks of the input": cancelled_after(2),

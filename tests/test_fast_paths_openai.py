@@ -174,8 +174,10 @@ class Answer(BaseModel):
 
 VERBS: dict[str, Verb] = {
     "stream": told("inline"),
-    "invoke": _calls.ainvoke_told,
     "events": events(version="v2"),
+}
+VERBS_OF_A_FEW: dict[str, Verb] = {
+    "invoke": _calls.ainvoke_told,
     "closed after two": left_after(2),
 }
 
@@ -248,6 +250,14 @@ async def test_an_answer_is_read_alike(
     server: OpenAIServer, model: ChatOpenAI, verb: str, script: str
 ) -> None:
     await _assert_same(server, Case(lambda _: model, "why?"), SCRIPTS[script], VERBS[verb])
+
+
+@pytest.mark.parametrize("script", ANSWERS)
+@pytest.mark.parametrize("verb", VERBS_OF_A_FEW)
+async def test_an_answer_is_read_alike_in_other_ways(
+    server: OpenAIServer, model: ChatOpenAI, verb: str, script: str
+) -> None:
+    await _assert_same(server, Case(lambda _: model, "why?"), SCRIPTS[script], VERBS_OF_A_FEW[verb])
 
 
 @pytest.mark.parametrize("script", ANSWERS)

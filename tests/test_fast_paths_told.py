@@ -13,13 +13,10 @@ from tests._runnables import CASES, EVERY_KIND
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
 
 VERBS: dict[str, Verb] = {
-    "trace": _calls.traced,
-}
-
-VERBS_OF_A_FEW: dict[str, Verb] = {
     "log": _calls.log,
     "events": events(version="v2"),
     "events of version 1": events(version="v1"),
+    "trace": _calls.traced,
     "trace of an invocation": _calls.traced_invocation,
     "events beside a handler": events_and_handler("inline"),
     "events beside an async handler": events_and_handler("async"),
@@ -67,21 +64,15 @@ FILTERED = [
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("verb", VERBS)
-async def test_what_is_told_is_the_same(verb: str, case: str) -> None:
-    await assert_same(CASES[case], VERBS[verb])
-
-
-@pytest.mark.parametrize("case", CASES)
 async def test_our_own_events_are_those_of_langchain(case: str) -> None:
     slow = await seen(CASES[case], as_it_is, events(version="v2"))
     assert_equal(slow, await seen(CASES[case], faster, _calls.own_events))
 
 
 @pytest.mark.parametrize("case", EVERY_KIND)
-@pytest.mark.parametrize("verb", VERBS_OF_A_FEW)
-async def test_what_is_told_in_other_ways_is_the_same(verb: str, case: str) -> None:
-    await assert_same(CASES[case], VERBS_OF_A_FEW[verb])
+@pytest.mark.parametrize("verb", VERBS)
+async def test_what_is_told_is_the_same(verb: str, case: str) -> None:
+    await assert_same(CASES[case], VERBS[verb])
 
 
 @pytest.mark.parametrize("case", FILTERED)
