@@ -1,4 +1,4 @@
-"""The chains without a server: what LangChain itself costs.
+"""The chains without a server, run as this server runs them: what cannot be saved around them.
 
 A process of its own, `python -m benchmarks.in_process CASE...`.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.cases import Case, case_named
+from chainserve.fast_paths import faster, stream_events
 from chainserve.serialization import WellKnownLCSerializer
 
 _JSON = WellKnownLCSerializer()
@@ -25,7 +26,7 @@ async def run(case: Case, runnable: Any, use: Callable[[Any], object]) -> None:
             async for chunk in runnable.astream(case.body["input"]):
                 use(chunk)
         case "stream_events":
-            async for event in runnable.astream_events(case.body["input"], version="v2"):
+            async for event in stream_events(runnable, case.body["input"], {}, version="v2"):
                 use(event)
         case "invoke":
             use(await runnable.ainvoke(case.body["input"]))
@@ -63,7 +64,7 @@ async def measure(case: Case, runnable: Any, requests: int, connections: int) ->
 
 def answer_questions(cases: Sequence[Case]) -> None:
     """Answer each line of standard input: which case, how many requests, how many at once."""
-    runnables = {case.name: case.build(case.chunks) for case in cases}
+    runnables = {case.name: faster(case.build(case.chunks)) for case in cases}
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
             question = loads(line)

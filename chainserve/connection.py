@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -18,6 +18,9 @@ try:
     import termios
 except ImportError:  # Windows has neither.
     fcntl = termios = None  # type: ignore[assignment]
+
+_FIRST_LOOK = 0.01
+"""Seconds after which a client that waits is watched."""
 
 _LAYERS = 8
 """How many layers of middleware between here and the server may each hold one message."""
@@ -61,6 +64,49 @@ class _Look(NamedTuple):
     left: int
 
 
+class Departure:
+    """Notices that a client has left. Most answers are there before it is worth a task to look.
+
+    Args:
+        receive: The request's own; the body must have been read.
+        tell: Called when the client has left.
+    """
+
+    __slots__ = ("_receive", "_start", "_tell", "_waiting")
+
+    def __init__(self, receive: Receive, tell: Callable[[], None]) -> None:
+        self._receive = receive
+        self._tell = tell
+        self._waiting: asyncio.Task[None] | None = None
+        self._start = asyncio.get_running_loop().call_later(_FIRST_LOOK, self._watch)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the client is known to have left."""
+        return self._waiting is not None and self._waiting.done()
+
+    async def comes(self, seconds: float) -> bool:
+        """Wait for it; tell whether it has come."""
+        await asyncio.wait((self._watch(),), timeout=seconds)
+        return self.is_known
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._start.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _watch(self) -> asyncio.Task[None]:
+        if self._waiting is None:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_task(wait_for_disconnect(self._receive))
+            self._waiting.add_done_callback(self._note)
+        return self._waiting
+
+    def _note(self, _: object) -> None:
+        self._tell()
+
+
 class Connection:
     """One client's connection: writes under a deadline, and a wait that all of interest ends."""
 
@@ -78,7 +124,7 @@ class Connection:
         self._sent_at = loop.time()
         self._sending_since: float | None = None
         self._look: _Look | None = None
-        self._disconnect = loop.create_task(self._watch_for_disconnect())
+        self._departure = Departure(receive, self._note_departure)
         self._check = loop.call_later(self._check_interval, self._check_time)
 
     @property
@@ -99,9 +145,9 @@ class Connection:
         """Send a piece of the body."""
         await self._write({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def finish(self) -> None:
-        """Send the end of the body."""
-        await self._write({"type": "http.response.body", "body": b"", "more_body": False})
+    async def finish(self, body: bytes = b"") -> None:
+        """Send the end of the body, and the last piece with it."""
+        await self._write({"type": "http.response.body", "body": body, "more_body": False})
         self.leave("finished")
         watch_the_rest(self._receive, self._send, self._pace.send_timeout)
 
@@ -121,8 +167,7 @@ class Connection:
             _reset(transport)
             return
         transport.close()
-        await asyncio.wait((self._disconnect,), timeout=self._pace.send_timeout)
-        if not self._disconnect.done():
+        if not await self._departure.comes(self._pace.send_timeout):
             _reset(transport)
 
     @property
@@ -159,7 +204,7 @@ class Connection:
 
     def close(self) -> None:
         """Give back what the connection holds on the loop."""
-        self._disconnect.cancel()
+        self._departure.close()
         self._check.cancel()
         self._cancel_flush()
 
@@ -186,8 +231,7 @@ class Connection:
             self._flush.cancel()
             self._flush = None
 
-    async def _watch_for_disconnect(self) -> None:
-        await wait_for_disconnect(self._receive)
+    def _note_departure(self) -> None:
         self.leave("client_gone")
 
     @property

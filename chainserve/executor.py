@@ -245,7 +245,7 @@ class RunExecutor:
         """Do the run's work and end it, unless `cancel` has begun: then that ends it."""
         error: BaseException | None = None
         try:
-            await self._write_chunks(run)
+            await (self._write_chunks(run) if run.has_log else _without_a_log(run))
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
@@ -263,15 +263,17 @@ class RunExecutor:
             async for data in chunks:
                 if run.is_over:
                     break  # It was left behind, and its id may be another run's by now.
-                run.last_chunk_at = now()
+                run.last_chunk_at = came_at = now()
                 if run.first_chunk_at is None:
-                    run.first_chunk_at = run.last_chunk_at
+                    run.first_chunk_at = came_at
                     self._watch_deadlines(run)
                 if pace.is_due(len(data)):
                     await self._give_way(run, pace, len(data))
                 seq = run.next_seq
                 run.next_seq = seq + 1
                 await append(run_id, (Event(seq, "data", data),))
+                if pace.turn_is_over(came_at):
+                    await pace.take_turns()
 
     async def _give_way(self, run: Run, pace: WriterPace, size: int) -> None:
         """Hold a run back for others; that is no pause of its chain."""
@@ -392,6 +394,13 @@ class RunExecutor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
+
+
+async def _without_a_log(run: Run) -> None:
+    """Do the run's work."""
+    async with aclosing(run.work.chunks()) as chunks:
+        async for _ in chunks:
+            pass
 
 
 async def _called(on_end: OnEnd, ended: EndedRun) -> None:

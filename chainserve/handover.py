@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chainserve.responses import EventStreamResponse
+from chainserve.routes.requests import BODY
 
 _HANDED_OVER = "chainserve.handed_over"
 """Where a scope has the streams that routes have handed over."""
@@ -61,9 +62,10 @@ def handing_over(handler: Handler) -> Handler:
 
 
 def _let_go(scope: Scope) -> None:
-    """Take what FastAPI has closed out of a scope, which has it to the end of the response."""
+    """Take what nobody needs any more out of a scope, which has it to the end of the response."""
     for key in [key for key, value in scope.items() if isinstance(value, AsyncExitStack)]:
         del scope[key]
+    scope.pop(BODY, None)
 
 
 class _SentElsewhere(Response):

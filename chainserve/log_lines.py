@@ -4,9 +4,10 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TextIO, TypeAlias
 from urllib.parse import quote
 
 import structlog
@@ -61,9 +62,36 @@ class Log:
         told["event"], told["level"] = event, name
         told["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         line = self._render(self._logger, name, told)
-        self._logger.handle(
-            self._logger.makeRecord(self._logger.name, level, __file__, 0, line, (), None)
-        )
+        if not _written(self._logger, line):
+            self._logger.handle(
+                self._logger.makeRecord(self._logger.name, level, __file__, 0, line, (), None)
+            )
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes the messages of records to standard error, each as a line."""
+
+    def write(self, line: str) -> None:
+        """Write a line that nobody made a record of."""
+        assert self.lock is not None
+        with self.lock:
+            self.stream.write(f"{line}{self.terminator}")
+            self.flush()
+
+
+def _written(logger: logging.Logger, line: str) -> bool:
+    """Write a line where nobody but our own handler would look at its record; else return False.
+
+    To make a record takes longer than the line itself, and nothing of it is shown.
+    """
+    match logger.handlers:
+        case [LineHandler(level=logging.NOTSET, filters=[], formatter=None) as handler] if not (
+            logger.propagate or logger.filters
+        ):
+            with suppress(OSError, ValueError):  # The standard library tells of these.
+                handler.write(line)
+                return True
+    return False
 
 
 def renderer(settings: Settings) -> _Render:

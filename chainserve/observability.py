@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chainserve.errors import RunFailedError
-from chainserve.log_lines import Log, renderer
+from chainserve.log_lines import LineHandler, Log, renderer
 from chainserve.problems import handles, problem_response
 from chainserve.settings import Settings
 
@@ -33,9 +33,7 @@ def configure_logging(settings: Settings) -> None:
     logger = logging.getLogger(LOGGER_NAME)
     logger.setLevel(settings.log_level.upper())
     if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(LineHandler())
         logger.propagate = False
 
 

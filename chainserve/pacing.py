@@ -10,6 +10,9 @@ _TURN_BYTES = 65536
 _CHUNK_BYTES = 1024
 """What a chunk counts beside its data, for it takes time, too."""
 
+_TURN_SECONDS = 0.005
+"""After so long, too: what is written is to be sent while the chain works on what comes next."""
+
 _POLL_INTERVAL = 0.01
 """Seconds between two looks at how far the followers are."""
 
@@ -42,11 +45,25 @@ class WriterPace:
         self._max_lead = max_lead
         self._written = self._turn = 0
         self._marks = [(-1, 0)]  # Events, and the bytes of them.
+        self._turn_ends = 0.0
 
     def is_due(self, size: int) -> bool:
         """Count the chunk that comes next, and tell whether to `give_way` before it is written."""
         self._turn += size + _CHUNK_BYTES
         return self._turn >= _TURN_BYTES
+
+    def turn_is_over(self, now: float) -> bool:
+        """Tell whether to `take_turns` after a chunk was written; after the first one it is.
+
+        Args:
+            now: The time by the loop's clock.
+        """
+        return now >= self._turn_ends
+
+    async def take_turns(self) -> None:
+        """Let others have the loop."""
+        await asyncio.sleep(0)
+        self._turn_ends = asyncio.get_running_loop().time() + _TURN_SECONDS
 
     async def give_way(self, seq: int, size: int) -> None:
         """Let others have the loop, and wait for followers that are too far behind.

@@ -1,7 +1,7 @@
 """Responses that read runs: the only place where a stream meets `receive` and `send`."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -10,9 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from chainserve.connection import (
     Connection,
+    Departure,
     Pace,
     current_task,
-    wait_for_disconnect,
     watch_the_rest,
 )
 from chainserve.errors import ChainServeError, LogEvictedError, LogExpiredError
@@ -21,9 +21,6 @@ from chainserve.runs import Run
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
 from chainserve.types import RunId
 from chainserve.wire.events import Event, error_event
-
-_FIRST_LOOK = 0.01
-"""Seconds after which a client that waits for an answer is watched."""
 
 
 class Wire(Protocol):
@@ -143,12 +140,15 @@ class EventStreamResponse(Response):
     async def _send_events(self, connection: Connection, events: Sequence[Event]) -> None:
         last = events[-1]
         self.cursor = last.seq
-        for piece in self._wire.project(events):
+        pieces = [*self._wire.project(events)]
+        cuts = last.event == "error" and self._wire.cuts_on_error
+        final = pieces.pop() if pieces and last.terminal and not cuts else b""
+        for piece in pieces:
             await connection.send(piece)
-        if last.event == "error" and self._wire.cuts_on_error:
+        if cuts:
             await connection.break_off()
         elif last.terminal:
-            await connection.finish()
+            await connection.finish(final)
 
     async def _send_heartbeat(self, connection: Connection) -> None:
         if heartbeat := self._wire.heartbeat(datetime.now(UTC)):
@@ -230,7 +230,7 @@ async def wait_for_end(
 
     unwatch = executor.store.watch(run_id, release)
     run = executor.join(run_id, resumable=resumable)
-    departure = _Departure(receive, release)
+    departure = Departure(receive, release)
     patience = None if seconds is None else loop.call_later(seconds, release)
     try:
         record = await executor.store.get(run_id)
@@ -248,33 +248,3 @@ async def wait_for_end(
         departure.close()
         unwatch()
         executor.leave(run)
-
-
-class _Departure:
-    """Notices that a client has left. Most answers are there before it is worth a task to look.
-
-    Args:
-        receive: The request's own; the body must have been read.
-        tell: Called when the client has left.
-    """
-
-    def __init__(self, receive: Receive, tell: Callable[[], None]) -> None:
-        self._receive = receive
-        self._tell = tell
-        self._waiting: asyncio.Task[None] | None = None
-        self._start = asyncio.get_running_loop().call_later(_FIRST_LOOK, self._watch)
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the client is known to have left."""
-        return self._waiting is not None and self._waiting.done()
-
-    def close(self) -> None:
-        """Look no longer."""
-        self._start.cancel()
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def _watch(self) -> None:
-        self._waiting = asyncio.get_running_loop().create_task(wait_for_disconnect(self._receive))
-        self._waiting.add_done_callback(lambda _: self._tell())

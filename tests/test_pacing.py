@@ -35,6 +35,19 @@ async def is_held(writer: asyncio.Task[None]) -> bool:
     return not done
 
 
+async def test_others_have_the_loop_after_the_first_chunk_and_then_now_and_again() -> None:
+    pace, loop = pace_of(), asyncio.get_running_loop()
+    assert pace.turn_is_over(loop.time())
+
+    ran: list[str] = []
+    loop.call_soon(ran.append, "others")
+    await pace.take_turns()
+
+    assert ran == ["others"]
+    assert not pace.turn_is_over(loop.time() - 1)
+    assert pace.turn_is_over(loop.time() + 1)
+
+
 async def test_a_writer_that_nobody_follows_does_not_wait() -> None:
     async with asyncio.timeout(20):
         await write(pace_of(), range(1000))

@@ -1,8 +1,10 @@
 """How a runnable is called: LangChain's own way without a task, and a thread, for each step."""
 
+from inspect import iscoroutinefunction
+from types import FunctionType
 from typing import Any
 
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
@@ -12,6 +14,7 @@ from langchain_core.runnables.config import (
 
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.signatures import takes
+from chainserve.fast_paths.telling import on_chain_end
 
 
 async def call_in_place(
@@ -44,8 +47,34 @@ async def call_in_place(
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await run_manager.on_chain_end(output)
+    await on_chain_end(run_manager)(output)
     return output
+
+
+async def call_function(
+    self: Any, value: Any, run_manager: Any, config: RunnableConfig, **kwargs: Any
+) -> Any:
+    """Call the coroutine function of a `RunnableLambda`; any other in LangChain's own way."""
+    function = getattr(self, "afunc", None)
+    if type(function) is not FunctionType or not iscoroutinefunction(function):
+        return await RunnableLambda._ainvoke(self, value, run_manager, config, **kwargs)
+    takes_config, takes_run_manager = takes(function)
+    given = kwargs
+    if takes_config:
+        child_config = patch_config(config, callbacks=run_manager.get_child())
+        given = {**given, "config": child_config}
+    if takes_run_manager:
+        given = {**given, "run_manager": run_manager}
+    output = await function(value, **given)
+    if not isinstance(output, Runnable):
+        return output
+    limit = config["recursion_limit"]
+    if limit <= 0:
+        raise RecursionError(f"Recursion limit reached when invoking {self} with input {value}.")
+    child_config = patch_config(
+        config, callbacks=run_manager.get_child(), recursion_limit=limit - 1
+    )
+    return await output.ainvoke(value, child_config, **kwargs)
 
 
 async def invoke_in_place(
@@ -73,5 +102,5 @@ async def invoke_in_place(
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await run_manager.on_chain_end(value)
+    await on_chain_end(run_manager)(value)
     return value

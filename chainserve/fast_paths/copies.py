@@ -22,7 +22,8 @@ from langchain_core.runnables import (
 from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
-from chainserve.fast_paths.calling import call_in_place, invoke_in_place
+from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
+from chainserve.fast_paths.chat_models import StreamedModel, streams_as_usual
 from chainserve.fast_paths.names import take_name
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
 from chainserve.fast_paths.parsers import (
@@ -49,6 +50,7 @@ class _Passthrough(RunnablePassthrough[Any]):
 
 
 class _Lambda(RunnableLambda[Any, Any]):
+    _ainvoke = call_function
     _atransform_stream_with_config = transform_in_place
     _acall_with_config = call_in_place
 
@@ -93,16 +95,22 @@ _CLASSES: Mapping[type, type] = {
 _Parts = Mapping[str, Callable[[Any], Any]]
 
 
+def _part(runnable: Any) -> Any:
+    """Return what is run in the place of a part of a runnable."""
+    made = copied(runnable)
+    return StreamedModel(made) if streams_as_usual(made) else made
+
+
 def _all(runnables: Any) -> Any:
-    return [copied(one) for one in runnables]
+    return [_part(one) for one in runnables]
 
 
 def _by_name(runnables: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: copied(one) for name, one in runnables.items()}
+    return {name: _part(one) for name, one in runnables.items()}
 
 
 def _branches(branches: Any) -> Any:
-    return [(condition, copied(branch)) for condition, branch in branches]
+    return [(condition, _part(branch)) for condition, branch in branches]
 
 
 def copied(runnable: Any) -> Any:
@@ -127,16 +135,16 @@ def copied(runnable: Any) -> Any:
 
 
 _PARTS: Mapping[type, _Parts] = {
-    RunnableSequence: {"first": copied, "middle": _all, "last": copied},
+    RunnableSequence: {"first": _part, "middle": _all, "last": _part},
     RunnableParallel: {"steps__": _by_name},
-    RunnableAssign: {"mapper": copied},
-    RunnableBranch: {"branches": _branches, "default": copied},
-    RunnableBinding: {"bound": copied},
+    RunnableAssign: {"mapper": _part},
+    RunnableBranch: {"branches": _branches, "default": _part},
+    RunnableBinding: {"bound": _part},
     # What `bind` and `bind_tools` of a chat model return.
-    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": copied},
-    RunnableEach: {"bound": copied},
-    RunnableRetry: {"bound": copied},
-    RunnableWithFallbacks: {"runnable": copied, "fallbacks": _all},
+    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": _part},
+    RunnableEach: {"bound": _part},
+    RunnableRetry: {"bound": _part},
+    RunnableWithFallbacks: {"runnable": _part, "fallbacks": _all},
 }
 
 for _kind, _class in _CLASSES.items():

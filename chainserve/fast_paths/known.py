@@ -14,6 +14,7 @@ _OF_CORE: Digests = {
     "langchain_core.runnables.base": {
         "Runnable._atransform_stream_with_config": "9b7b760ebc639e6d",
         "Runnable._acall_with_config": "d49d24f429c0dd10",
+        "RunnableLambda._ainvoke": "e5ead76aca8084a9",
         "RunnableSequence.ainvoke": "2d563ee2ded2752a",
         "Runnable.astream_events": "60adacbffa0e6436",
     },
@@ -51,6 +52,20 @@ _OF_CORE: Digests = {
     },
     "langchain_core.outputs.chat_generation": {
         "ChatGeneration": "e157f9216a7dac66",
+    },
+    "langchain_core.language_models.chat_models": {
+        "BaseChatModel.astream": "1cc95f1b1b80689f",
+        "_gen_info_and_msg_metadata": "965fbb380f052092",
+        "_update_message_content_to_blocks": "c1330b16451560da",
+    },
+    "langchain_core.callbacks.base": {
+        "LLMManagerMixin.on_llm_new_token": "e4bed7227dc627f0",
+    },
+    "langchain_core.callbacks.manager": {
+        "AsyncCallbackManagerForLLMRun.on_llm_new_token": "2682f19ad7f00f8f",
+        "AsyncCallbackManagerForChainRun.on_chain_end": "9b16be4bd3460f0d",
+        "ahandle_event": "d7e942231aa70081",
+        "shielded": "486e0326980954e6",
     },
     "langchain_core.tracers.event_stream": {
         "_astream_events_implementation_v2": "2c2cd65e60b889c8",

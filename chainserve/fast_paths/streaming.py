@@ -15,6 +15,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
+from chainserve.fast_paths.telling import on_chain_end
 
 _NOTHING: Any = object()
 
@@ -55,6 +56,7 @@ async def transform_in_place(
     output, transformed = Sum(), None
     try:
         child_config = patch_config(config, callbacks=run_manager.get_child())
+        del config  # A stream may wait for long, and each of its steps with it.
         takes_config, takes_run_manager = takes(transformer)
         if takes_config:
             kwargs["config"] = child_config
@@ -82,7 +84,7 @@ async def transform_in_place(
         await run_manager.on_chain_error(error, inputs=total.result())
         raise
     else:
-        await run_manager.on_chain_end(output.result(), inputs=total.result())
+        await on_chain_end(run_manager)(output.result(), inputs=total.result())
     finally:
         if transformed is not None and hasattr(transformed, "aclose"):
             await transformed.aclose()

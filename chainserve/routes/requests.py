@@ -24,8 +24,8 @@ from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.runtime import runtime_of
 from chainserve.validation import parse_json
 
-_BODY = "chainserve.body"
-"""Where the scope keeps the data of the body, for the application's own handlers."""
+BODY = "chainserve.body"
+"""Where a scope has the data of the body, for the application's own handlers."""
 
 
 def header(request: Request, name: str) -> str | None:
@@ -51,7 +51,7 @@ async def read_json(request: Request, max_body_bytes: int) -> "Body":
             f"The body is encoded as {encoding}. Send it without Content-Encoding."
         )
     text = await _read_body(request, max_body_bytes)
-    body = request.scope[_BODY] = parse_json(text)
+    body = request.scope[BODY] = parse_json(text)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         raise UnsupportedMediaTypeError(
@@ -127,7 +127,7 @@ def answers_errors(handler: _Handler) -> _Handler:
             if isinstance(error, InvalidInputError | InvalidJSONError) and _validates_itself(
                 request
             ):
-                body = request.scope.get(_BODY)
+                body = request.scope.get(BODY)
                 raise RequestValidationError(error.errors, body=body) from error
             return problem_response(error)
         except Exception as error:
