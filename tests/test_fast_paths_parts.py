@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessageChunk, HumanMessageChunk
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import RunnableGenerator, RunnableLambda
 from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel
 
@@ -18,6 +18,8 @@ from chainserve import Chain, create_app
 from chainserve.fast_paths import faster, is_core_known, known
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.sums import Sum
+from chainserve.settings import Settings
+from tests._bridge import request
 
 _NUMBER: ContextVar[int] = ContextVar("number", default=0)
 
@@ -241,6 +243,29 @@ async def test_a_server_says_that_another_version_is_slower(
         pass
 
     assert "fast paths are off" in caplog.text
+
+
+async def tasks_of_chunks(settings: Settings) -> int:
+    """Return in how many tasks a server with these settings makes three chunks."""
+    tasks = set()
+
+    async def words(given: AsyncIterator[Any]) -> AsyncIterator[str]:
+        async for _ in given:
+            for word in "abc":
+                tasks.add(id(held := asyncio.current_task()))
+                kept.append(held)  # Its id is nobody else's then.
+                yield word
+
+    kept: list[Any] = []
+    app = create_app([Chain(path="/words", runnable=RunnableGenerator(words))], settings)
+    response = await request(app, "POST", "/words/stream", json={"input": 1})
+    assert response.body.count(b"event: data") == 3
+    return len(tasks)
+
+
+async def test_a_setting_turns_them_off() -> None:
+    assert await tasks_of_chunks(Settings()) == 1
+    assert await tasks_of_chunks(Settings(fast_paths=False)) == 3
 
 
 def test_what_has_no_source_text_is_not_known() -> None:
