@@ -52,6 +52,11 @@ class WriterPace:
         self._turn += size + _CHUNK_BYTES
         return self._turn >= _TURN_BYTES
 
+    def is_far_ahead(self) -> bool:
+        """Count the end that comes next, and tell whether to `give_way` before it is written."""
+        self._turn += _CHUNK_BYTES
+        return self._written + self._turn - self._read() > self._max_lead
+
     def turn_is_over(self, now: float) -> bool:
         """Tell whether to `take_turns` after a chunk was written; after the first one it is.
 

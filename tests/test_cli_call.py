@@ -445,7 +445,9 @@ def test_ctrl_c_before_the_first_word_cancels_the_run_too(port: int) -> None:
             assert calling.process.poll() is None
         code, out, err = calling.interrupt()
 
-    assert (code, out, err) == (130, b"", f"cancelled run {runs[0]['run_id']}\n")
+    # The server may know of the run before the client has read its id.
+    assert (code, out) == (130, b"")
+    assert err in (f"cancelled run {runs[0]['run_id']}\n", "cancelled the run\n")
     assert [one["status"] for one in runs_of(port, "/silent")] == ["cancelled"]
 
 
