@@ -274,7 +274,7 @@ class RunExecutor:
                 await append(run_id, (Event(seq, "data", data),))
                 if pace.turn_is_over(came_at):
                     await pace.take_turns()
-        if not run.is_over and pace.is_far_ahead():
+        if not run.is_over and pace.ends_large():
             await self._give_way(run, pace, 0)
 
     async def _give_way(self, run: Run, pace: WriterPace, size: int) -> None:

@@ -43,19 +43,22 @@ class WriterPace:
     def __init__(self, followers: Collection[Follower], max_lead: int) -> None:
         self._followers = followers
         self._max_lead = max_lead
-        self._written = self._turn = 0
+        self._written = self._turn = self._last = 0
         self._marks = [(-1, 0)]  # Events, and the bytes of them.
         self._turn_ends = 0.0
 
     def is_due(self, size: int) -> bool:
         """Count the chunk that comes next, and tell whether to `give_way` before it is written."""
+        self._last = size
         self._turn += size + _CHUNK_BYTES
         return self._turn >= _TURN_BYTES
 
-    def is_far_ahead(self) -> bool:
-        """Count the end that comes next, and tell whether to `give_way` before it is written."""
-        self._turn += _CHUNK_BYTES
-        return self._written + self._turn - self._read() > self._max_lead
+    def ends_large(self) -> bool:
+        """Tell whether to `give_way` before the end, which takes the place of a last large chunk.
+
+        A log keeps a chunk that is over its bound only until the next event.
+        """
+        return self._last >= _TURN_BYTES
 
     def turn_is_over(self, now: float) -> bool:
         """Tell whether to `take_turns` after a chunk was written; after the first one it is.
