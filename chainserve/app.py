@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from chainserve.chain import Chain
 from chainserve.cors import with_cors
 from chainserve.errors import ConfigurationError
-from chainserve.fast_paths import is_core_known
+from chainserve.fast_paths import unknown_packages
 from chainserve.flow import why_not_streaming
 from chainserve.handover import HandoverLayer
 from chainserve.hooks import Principal
@@ -102,8 +102,8 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         configure_logging(settings)
         warn_of_variables(log)
-        if settings.fast_paths and not is_core_known():
-            log.warning("fast paths are off", reason=_UNKNOWN)
+        for packages in unknown_packages() if settings.fast_paths else ():
+            log.warning("fast paths are off", packages=packages, reason=_UNKNOWN)
         for chain in chains:
             warn_of_streams(chain, log)
             if (reason := why_not_streaming(chain.runnable)) is not None:
@@ -121,7 +121,7 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
     return lifespan
 
 
-_UNKNOWN = "This langchain-core is not one of those that they were written for."
+_UNKNOWN = "What they replace is another in this version, which is run in its own way."
 _MEND = "Use a RunnableGenerator, or a parser that transforms, in its place."
 
 

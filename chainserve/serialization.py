@@ -134,13 +134,13 @@ def _has_text_alone(chunk: AIMessageChunk) -> bool:
     """Tell whether a chunk's members are what `model_dump` makes of them, as those of most are."""
     members = chunk.__dict__
     return (
-        type(members["content"]) is str
+        len(members) == _MEMBERS
+        and type(members["content"]) is str
         and not members["additional_kwargs"]
         and not members["tool_calls"]
         and not members["invalid_tool_calls"]
         and not members["tool_call_chunks"]
         and not members["usage_metadata"]
-        and len(members) == _MEMBERS
         and not chunk.__pydantic_extra__
     )
 

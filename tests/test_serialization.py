@@ -263,6 +263,7 @@ def chunk_of(**members: Any) -> AIMessageChunk:
         ),
         pytest.param(chunk_of().model_copy(update={"content": ["a"]}), id="a list of texts"),
         pytest.param(AIMessageChunk.model_construct(content="a"), id="what was not validated"),
+        pytest.param(AIMessageChunk.model_construct(), id="a chunk without content"),
     ],
 )
 def test_a_chunk_of_a_model_is_written_as_its_dump(chunk: AIMessageChunk) -> None:

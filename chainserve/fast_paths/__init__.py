@@ -5,9 +5,9 @@ from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from chainserve.fast_paths.known import is_core_known
+from chainserve.fast_paths.known import is_core_known, unknown_packages
 
-__all__ = ["faster", "is_core_known", "stream_events"]
+__all__ = ["faster", "is_core_known", "stream_events", "unknown_packages"]
 
 
 def faster(runnable: Runnable[Any, Any]) -> Runnable[Any, Any]:

@@ -24,7 +24,6 @@ from langchain_core.runnables.retry import RunnableRetry
 
 from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
 from chainserve.fast_paths.chat_models import StreamedModel, streams_as_usual
-from chainserve.fast_paths.names import take_name
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
 from chainserve.fast_paths.parsers import (
     parse_result_in_place,
@@ -148,4 +147,6 @@ _PARTS: Mapping[type, _Parts] = {
 }
 
 for _kind, _class in _CLASSES.items():
-    take_name(_class, _kind)
+    # Runs and serialized runnables tell of a class by its name.
+    _class.__name__, _class.__qualname__ = _kind.__name__, _kind.__qualname__
+    _class.__module__ = _kind.__module__

@@ -1,6 +1,7 @@
 """Whether what the fast paths take the place of is what it was when they were written."""
 
 import inspect
+import sys
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -103,6 +104,14 @@ def is_core_known() -> bool:
 def is_openai_known() -> bool:
     """Tell whether this langchain-openai and this openai do what the fast path does."""
     return _are_known(_OF_OPENAI)
+
+
+def unknown_packages() -> list[str]:
+    """Return the packages that are run in their own way, since their versions are not known."""
+    if not is_core_known():
+        return ["langchain-core"]
+    uses_openai = "langchain_openai.chat_models.base" in sys.modules
+    return ["langchain-openai, openai"] if uses_openai and not is_openai_known() else []
 
 
 def _are_known(digests: Digests) -> bool:
