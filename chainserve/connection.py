@@ -1,32 +1,26 @@
 """One client's connection: what a response knows of it beside ASGI's `receive` and `send`."""
 
 import asyncio
-import socket
-import struct
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from starlette.types import Message, Receive, Scope, Send
 
+from chainserve.transports import (
+    reset,
+    transport_of,
+    unread_bytes,
+    until_written,
+    watch_the_rest,
+)
 from chainserve.types import StreamExit
-
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows has neither.
-    fcntl = termios = None  # type: ignore[assignment]
 
 _FIRST_LOOK = 0.01
 """Seconds after which a client that waits is watched."""
 
 _LAYERS = 8
 """How many layers of middleware between here and the server may each hold one message."""
-
-_WRITE_POLL_INTERVAL = 0.02
-"""Seconds between two looks at whether a transport has written what it holds."""
 
 _LOOKS = 4
 """How often in a `send_timeout` a look is had at whether a client reads."""
@@ -163,12 +157,12 @@ class Connection:
             return
         if self._http_version == "1.0":
             # The end of such a body is the end of the connection: only a reset tells of the cut.
-            await _until_written(transport, self._pace.send_timeout)
-            _reset(transport)
+            await until_written(transport, self._pace.send_timeout)
+            reset(transport)
             return
         transport.close()
         if not await self._departure.comes(self._pace.send_timeout):
-            _reset(transport)
+            reset(transport)
 
     @property
     def log_has_ended(self) -> bool:
@@ -259,7 +253,7 @@ class Connection:
         transport = transport_of(self._receive, self._send)
         if transport is None:
             return began
-        left = _unread(transport)
+        left = unread_bytes(transport)
         if self._look is None or self._look.began != began or left < self._look.left:
             self._look = _Look(began, now, left)
         return self._look.at
@@ -268,7 +262,7 @@ class Connection:
         """End a write that does not end: free the socket if the server lets us, or leave it."""
         self.leave("too_slow")
         if (transport := transport_of(self._receive, self._send)) is not None:
-            _reset(transport)
+            reset(transport)
         self.task.cancel()
 
 
@@ -288,96 +282,3 @@ async def wait_for_disconnect(receive: Receive) -> None:
         if (await receive())["type"] == "http.disconnect":
             return
     await asyncio.get_running_loop().create_future()
-
-
-def transport_of(*callables: Any) -> asyncio.Transport | None:
-    """Return the connection's transport, if the server is uvicorn.
-
-    ASGI has no word for ending a connection: a server that waits for a client to read goes on
-    waiting after the application has returned. uvicorn's `receive` and `send` are methods of an
-    object that has the transport; frameworks wrap them in closures.
-    """
-    seen: set[int] = set()
-    pending = [*reversed(callables)]  # The first is looked at first.
-    while pending and len(seen) < 200:
-        found = pending.pop()
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        owner = getattr(found, "__self__", None)
-        transport = getattr(owner, "transport", None)
-        if hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size"):
-            # Not by its class: uvloop's transports are no asyncio.Transport.
-            return cast("asyncio.Transport", transport)
-        pending += [cell.cell_contents for cell in getattr(found, "__closure__", None) or ()]
-        pending += [getattr(owner, name, None) for name in ("receive", "send", "_receive", "_send")]
-    return None
-
-
-def watch_the_rest(receive: Receive, send: Send, timeout: float) -> None:
-    """Reset the connection of a response that has ended if its client stops reading it.
-
-    Nobody waits for these bytes any more, so nobody else would notice.
-    """
-    transport = transport_of(receive, send)
-    if transport is not None and transport.get_write_buffer_size():
-        _look_again(transport, _request_on(transport), timeout, own=True)
-
-
-def _look_again(transport: asyncio.Transport, request: Any, timeout: float, *, own: bool) -> None:
-    loop = asyncio.get_running_loop()
-    unread = _unread(transport)
-    loop.call_later(timeout, _reset_unless_read, transport, request, unread, timeout, own)
-
-
-def _reset_unless_read(
-    transport: asyncio.Transport, request: Any, unread: int, timeout: float, own: bool
-) -> None:
-    """Reset a connection whose client has read none of the rest of an ended response.
-
-    Another response may follow on it: how much of that is unread says nothing before its end.
-    """
-    if transport.get_write_buffer_size() == 0:
-        return
-    current = _request_on(transport)
-    judged = current is request and (own or getattr(current, "response_complete", True))
-    if judged and _unread(transport) >= unread:
-        _reset(transport)
-        return
-    _look_again(transport, current, timeout, own=own and current is request)
-
-
-def _unread(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client's side has not acknowledged, as far as this system tells.
-
-    The kernel takes bytes from the transport only after it has sent many: a client that reads
-    slowly shows in what the kernel holds.
-    """
-    unread = transport.get_write_buffer_size()
-    sock = transport.get_extra_info("socket")
-    with suppress(OSError, ValueError, AttributeError):
-        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        unread += int.from_bytes(queued, sys.byteorder)
-    return unread
-
-
-def _request_on(transport: asyncio.Transport) -> Any:
-    """Return what stands for the request that a connection of uvicorn answers."""
-    return getattr(transport.get_protocol(), "cycle", None)
-
-
-async def _until_written(transport: asyncio.Transport, seconds: float) -> None:
-    """Wait until the kernel has all bytes, or for so many seconds."""
-    for _ in range(round(seconds / _WRITE_POLL_INTERVAL)):
-        if not transport.get_write_buffer_size():
-            return
-        await asyncio.sleep(_WRITE_POLL_INTERVAL)
-
-
-def _reset(transport: asyncio.Transport) -> None:
-    """Close at once, without waiting until the client has read what the kernel holds for it."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        with suppress(OSError, struct.error):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()

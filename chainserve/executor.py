@@ -1,11 +1,10 @@
 """Who executes runs: starts them, lets readers join and leave, and ends each exactly once."""
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from contextvars import Context
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from chainserve.errors import (
     ChainServeError,
@@ -16,7 +15,8 @@ from chainserve.errors import (
     UpstreamError,
 )
 from chainserve.execution import Work
-from chainserve.hooks import EndedRun, OnEnd
+from chainserve.hook_calls import HookCalls
+from chainserve.log_lines import Log
 from chainserve.opening import Opening
 from chainserve.pacing import Follower, WriterPace
 from chainserve.runs import PastRun, Run, RunOptions
@@ -39,22 +39,6 @@ _FAREWELL_TIMEOUT = 1.0
 which the readers may then send how their runs ended."""
 
 
-_Answer = TypeVar("_Answer")
-
-
-class RunLogger(Protocol):
-    """Where ended runs and unexpected errors are written: a structlog logger."""
-
-    def info(self, event: str, **fields: Any) -> Any:
-        """Write a line."""
-
-    def warning(self, event: str, **fields: Any) -> Any:
-        """Write a line that asks for attention."""
-
-    def error(self, event: str, **fields: Any) -> Any:
-        """Write a line about a failure."""
-
-
 class RunExecutor:
     """Starts runs, lets readers join and leave them, and ends each exactly once.
 
@@ -73,12 +57,12 @@ class RunExecutor:
         cancel_timeout: float,
         on_end_timeout: float,
         max_lead: int,
-        log: RunLogger,
+        log: Log,
     ) -> None:
         self.store = store
         self.stopping = asyncio.Event()
         self._cancel_timeout = cancel_timeout
-        self._on_end_timeout = on_end_timeout
+        self._hooks = HookCalls(on_end_timeout, log)
         self._max_lead = max_lead
         self._log = log
         self._live: dict[RunId, Run] = {}
@@ -320,11 +304,12 @@ class RunExecutor:
         self._log.info("run", **run.line(asyncio.get_running_loop().time()))
         if (on_end := run.options.on_end) is not None:
             for ended in run.ended_runs():
-                self._in_background(self._call_on_end(on_end, ended))
+                self._in_background(self._hooks.tell_end(on_end, ended))
 
     async def _explain(self, run: Run, error: BaseException) -> None:
         """Note the error as a caller may know it; the text of an unexpected one goes to the log."""
-        translated = await self._translated(run, error)
+        hook = run.options.translate_error
+        translated = await self._hooks.translated(hook, error, run.id)
         with suppress(Exception):  # Attributes of a chain's exception may be anything.
             run.fail(translated)
         if isinstance(run.error, RunFailedError):
@@ -333,42 +318,6 @@ class RunExecutor:
         elif isinstance(run.error, UpstreamError):
             fields = {"run_id": run.id, "path": run.options.path, "code": run.error.code}
             self._log.warning("upstream failed", **fields, **upstream_cause(error))
-
-    async def _translated(self, run: Run, error: BaseException) -> BaseException:
-        """Return what the chain's hook makes of an error, or the error itself."""
-        hook = run.options.translate_error
-        if hook is None or not isinstance(error, Exception) or isinstance(error, ChainServeError):
-            return error
-        try:
-            answer = hook(error)
-            if inspect.isawaitable(answer):
-                answer = await self._bounded(answer)
-            if getattr(answer, "status_code", 500) < 400:
-                raise ValueError(f"translate_error returned {answer!r}, which is no error")
-            return answer or error
-        except BaseException as failure:  # noqa: BLE001 - a hook may raise anything
-            self._log.error("translate_error failed", run_id=run.id, exc_info=failure)
-            return error
-
-    async def _call_on_end(self, on_end: OnEnd, ended: EndedRun) -> None:
-        """Call the chain's hook; its failure is logged and changes nothing."""
-        try:
-            await self._bounded(_called(on_end, ended))
-        except BaseException as error:  # noqa: BLE001 - a hook may raise anything
-            self._log.error("on_end failed", run_id=ended.run_id, exc_info=error)
-
-    async def _bounded(self, work: Awaitable[_Answer]) -> _Answer:
-        """Await what a hook does; one that is not ready in time is cancelled and left behind.
-
-        Raises:
-            TimeoutError: It was not.
-        """
-        task = asyncio.ensure_future(_awaited(work))
-        done, _ = await asyncio.wait((task,), timeout=self._on_end_timeout)
-        if not done:
-            task.cancel()
-            raise TimeoutError(f"The hook took longer than {self._on_end_timeout:g} s.")
-        return task.result()
 
     def _watch_deadlines(self, run: Run) -> None:
         """Cancel the run if a deadline has passed; else look again when the next one may have."""
@@ -403,21 +352,3 @@ async def _without_a_log(run: Run) -> None:
     async with aclosing(run.work.chunks()) as chunks:
         async for _ in chunks:
             pass
-
-
-async def _called(on_end: OnEnd, ended: EndedRun) -> None:
-    """Call a hook, a sync one in a thread."""
-    if inspect.iscoroutinefunction(on_end):
-        await on_end(ended)
-        return
-    answer = await asyncio.to_thread(on_end, ended)
-    if inspect.isawaitable(answer):
-        await answer
-
-
-async def _awaited(work: Awaitable[_Answer]) -> _Answer:
-    """Await what a hook returned; asyncio lets a `SystemExit` of a task end the whole server."""
-    try:
-        return await work
-    except SystemExit as stopped:
-        raise RuntimeError(f"The hook called sys.exit({stopped.code!r})") from stopped

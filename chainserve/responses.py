@@ -13,12 +13,12 @@ from chainserve.connection import (
     Departure,
     Pace,
     current_task,
-    watch_the_rest,
 )
 from chainserve.errors import ChainServeError, LogEvictedError, LogExpiredError
 from chainserve.executor import RunExecutor
 from chainserve.runs import Run
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError
+from chainserve.transports import watch_the_rest
 from chainserve.types import RunId
 from chainserve.wire.events import Event, error_event
 
