@@ -93,9 +93,13 @@ class RunObserver(InlineHandler):
             if isinstance(message, AIMessage) and message.usage_metadata is not None:
                 self.usage = add_usage(self.usage, _counts(message.usage_metadata))
 
-    def _note(self, output: Any, run_id: UUID, parent_run_id: UUID | None) -> None:
+    def wants(self, run_id: UUID, parent_run_id: UUID | None) -> bool:
+        """Tell whether the output of a run is what to note: whether it is the root run."""
         # A modifier may give the root run a parent; a retriever does not take the run's id.
-        if run_id == self._run_id or parent_run_id is None:
+        return run_id == self._run_id or parent_run_id is None
+
+    def _note(self, output: Any, run_id: UUID, parent_run_id: UUID | None) -> None:
+        if self.wants(run_id, parent_run_id):
             self.output = output
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import anyio.to_thread
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langchain_core.runnables.configurable import DynamicRunnable
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -112,7 +112,9 @@ class ConfigPipeline:
         forced = RunnableConfig(metadata=metadata)
         if self.run_name:
             forced["run_name"] = self.run_name
-        return merge_configs(config, forced) if config else merge_configs(forced)
+        if config or var_child_runnable_config.get() is not None:
+            return merge_configs(config, forced)
+        return RunnableConfig(tags=[], configurable={}, **forced)  # What merging would make of it.
 
     def schema_config(
         self, config_hash: str, server_config: RunnableConfig | None = None

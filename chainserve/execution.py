@@ -192,6 +192,12 @@ class Work:
         """Run, and yield each chunk as JSON text on one line."""
         raise NotImplementedError
 
+    async def run(self) -> None:
+        """Run, for nobody who wants chunks."""
+        async with aclosing(self.chunks()) as chunks:
+            async for _ in chunks:
+                pass
+
     def usage(self, index: int) -> dict[str, Any] | None:
         """Return the tokens that the models of one run counted."""
         return cast("dict[str, Any] | None", self._observers[index].usage)
@@ -239,12 +245,16 @@ class _Invoke(Work):
     mode = "invoke"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
+        await self.run()
+        for output in self.outputs:
+            assert output is not None
+            yield json_line(output)
+
+    async def run(self) -> None:
         self._aggregate_events()
         [value], [config] = self.inputs, self._observed()
         self._output = await self.runnable.ainvoke(value, config, **self.kwargs)
-        written = self._execution.dump_output(self._output)
-        self.outputs = [written]
-        yield json_line(written)
+        self.outputs = [self._execution.dump_output(self._output)]
 
     def result(self, index: int) -> Any:
         return getattr(self, "_output", None)
@@ -256,6 +266,11 @@ class _Batch(Work):
     mode = "batch"
 
     async def chunks(self) -> AsyncGenerator[bytes]:
+        await self.run()
+        return
+        yield
+
+    async def run(self) -> None:
         self._aggregate_events()
         configs = self._observed()
         outputs: Sequence[Any] = await self.runnable.abatch(
@@ -263,8 +278,6 @@ class _Batch(Work):
         )
         self._outputs = outputs
         self.outputs = [self._execution.dump_output(output) for output in outputs]
-        return
-        yield
 
     def result(self, index: int) -> Any:
         outputs = getattr(self, "_outputs", None)

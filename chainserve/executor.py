@@ -210,9 +210,16 @@ class RunExecutor:
     def _start(self, run: Run) -> None:
         task = run.scope.start(self._execute(run))
         task.add_done_callback(lambda _: self._make_sure_it_ended(run))
+        asyncio.get_running_loop().call_soon(self._watch, run)
+
+    def _watch(self, run: Run) -> None:
+        """Set the timers of a run that has not ended at its first step, as the shortest do."""
+        if run.is_over:
+            return
         self._watch_deadlines(run)
-        grace = run.options.resume_grace if run.resumable else 0
-        self._wait_for_a_reader(run, max(_JOIN_TIMEOUT, grace))
+        if run.readers == 0 and run.patience is None:
+            grace = run.options.resume_grace if run.resumable else 0
+            self._wait_for_a_reader(run, max(_JOIN_TIMEOUT, grace))
 
     def _wait_for_a_reader(self, run: Run, seconds: float) -> None:
         """Look in a while whether somebody reads the run."""
@@ -229,7 +236,7 @@ class RunExecutor:
         """Do the run's work and end it, unless `cancel` has begun: then that ends it."""
         error: BaseException | None = None
         try:
-            await (self._write_chunks(run) if run.has_log else _without_a_log(run))
+            await (self._write_chunks(run) if run.has_log else run.work.run())
         except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as raised:  # noqa: BLE001 - whatever a chain raises ends its run
@@ -237,7 +244,10 @@ class RunExecutor:
             await run.scope.cancel(_SIBLINGS_TIMEOUT)
         if run.cancel_reason is None:
             run.is_ending = True
-            await asyncio.shield(self._in_background(self._end(run, error)))
+            if error is None and run.opening is None and not self.store.suspends:
+                await self._end(run, None)  # Nothing in it waits, so nothing can cancel it.
+            else:
+                await asyncio.shield(self._in_background(self._end(run, error)))
 
     async def _write_chunks(self, run: Run) -> None:
         now = asyncio.get_running_loop().time
@@ -345,10 +355,3 @@ class RunExecutor:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
-
-
-async def _without_a_log(run: Run) -> None:
-    """Do the run's work."""
-    async with aclosing(run.work.chunks()) as chunks:
-        async for _ in chunks:
-            pass

@@ -63,7 +63,7 @@ def handing_over(handler: Handler) -> Handler:
 
 def _let_go(scope: Scope) -> None:
     """Take what nobody needs any more out of a scope, which has it to the end of the response."""
-    for key in [key for key, value in scope.items() if isinstance(value, AsyncExitStack)]:
+    for key in [key for key, value in scope.items() if type(value) is AsyncExitStack]:
         del scope[key]
     scope.pop(BODY, None)
 

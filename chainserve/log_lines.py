@@ -3,8 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TextIO, TypeAlias
@@ -19,6 +18,9 @@ _Render: TypeAlias = Callable[[Any, str, dict[str, Any]], Any]
 
 _SHAPES_KEPT = 256
 """How many kinds of lines are remembered; a server writes some dozen."""
+
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_.~/:@!$&'()*+,;=-]*")
+"""A path that is quoted as itself."""
 
 _NEEDS_QUOTES = re.compile("[ \t=\r\n\"']")
 """What makes the console show a text as Python writes it."""
@@ -51,21 +53,25 @@ class Log:
         """Write a line about a failure."""
         self._write(logging.ERROR, "error", event, fields)
 
-    def _write(self, level: int, name: str, event: str, fields: Mapping[str, Any]) -> None:
+    def _write(self, level: int, name: str, event: str, fields: dict[str, Any]) -> None:
         """Write a line of the fields that have a value."""
-        if not self._logger.isEnabledFor(level):
+        logger = self._logger
+        if not logger.isEnabledFor(level):
             return
-        told = {name: value for name, value in fields.items() if value is not None}
-        if "path" in told:
+        for field in [field for field, value in fields.items() if value is None]:
+            del fields[field]
+        if "path" in fields:
             # What is in the path of a request may control the terminal that shows the log.
-            told["path"] = quote(told["path"], safe="/:@!$&'()*+,;=~")
-        told["event"], told["level"] = event, name
-        told["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        line = self._render(self._logger, name, told)
-        if not _written(self._logger, line):
-            self._logger.handle(
-                self._logger.makeRecord(self._logger.name, level, __file__, 0, line, (), None)
-            )
+            fields["path"] = _quoted(fields["path"])
+        fields["event"], fields["level"] = event, name
+        fields["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        line = self._render(logger, name, fields)
+        if not _written(logger, line):
+            logger.handle(logger.makeRecord(logger.name, level, __file__, 0, line, (), None))
+
+
+def _quoted(path: str) -> str:
+    return path if _PLAIN_PATH.fullmatch(path) else quote(path, safe="/:@!$&'()*+,;=~")
 
 
 class LineHandler(logging.StreamHandler[TextIO]):
@@ -76,7 +82,7 @@ class LineHandler(logging.StreamHandler[TextIO]):
         assert self.lock is not None
         with self.lock:
             self.stream.write(f"{line}{self.terminator}")
-            self.flush()
+            self.stream.flush()
 
 
 def _written(logger: logging.Logger, line: str) -> bool:
@@ -84,14 +90,16 @@ def _written(logger: logging.Logger, line: str) -> bool:
 
     To make a record takes longer than the line itself, and nothing of it is shown.
     """
-    match logger.handlers:
-        case [LineHandler(level=logging.NOTSET, filters=[], formatter=None) as handler] if not (
-            logger.propagate or logger.filters
-        ):
-            with suppress(OSError, ValueError):  # The standard library tells of these.
-                handler.write(line)
-                return True
-    return False
+    if len(logger.handlers) != 1 or logger.propagate or logger.filters:
+        return False
+    handler = logger.handlers[0]
+    if type(handler) is not LineHandler or handler.level or handler.filters or handler.formatter:
+        return False
+    try:
+        handler.write(line)
+    except (OSError, ValueError):  # The standard library tells of these.
+        return False
+    return True
 
 
 def renderer(settings: Settings) -> _Render:
@@ -120,29 +128,36 @@ def _console(*, colors: bool) -> _Render:
     )
 
     @lru_cache(_SHAPES_KEPT)
-    def shape(level: str, event: str, *names: str) -> str:
+    def shape(level: str, event: str, *names: str) -> tuple[str, Sequence[str]]:
+        """Return a line with gaps, and the names of what fills them, in order."""
         marks = {name: f"\0{index}\0" for index, name in enumerate(names)}
         line = in_full(None, level, {**marks, "event": event, "level": level}).replace("%", "%%")
-        for name, mark in marks.items():
-            line = line.replace(mark, f"%({name})s")
-        return line
+        order = sorted(marks, key=lambda name: line.index(marks[name]))
+        for mark in marks.values():
+            line = line.replace(mark, "%s")
+        return line, order
 
     def render(logger: Any, level: str, fields: dict[str, Any]) -> str:
-        if not fields.keys().isdisjoint(_TRACES):
+        if not _TRACES.isdisjoint(fields):
             return in_full(logger, level, fields)
         event = fields.pop("event")
         del fields["level"]
-        return shape(level, event, *fields) % {name: _shown(fields[name]) for name in fields}
+        line, order = shape(level, event, *fields)
+        return line % _shown([fields[name] for name in order])
 
     return render
 
 
-_TRACES = ("exc_info", "exception", "stack")
+_TRACES = frozenset({"exc_info", "exception", "stack"})
 """Fields that are no part of the line, but follow it."""
 
 
-def _shown(value: Any) -> str:
-    """Return a value as the console shows it."""
-    if isinstance(value, str) and _NEEDS_QUOTES.search(value) is None:
-        return value
-    return repr(value)
+def _shown(values: Sequence[Any]) -> tuple[str, ...]:
+    """Return values as the console shows them."""
+    shown = [value if isinstance(value, str) else repr(value) for value in values]
+    if _NEEDS_QUOTES.search("".join(shown)) is None:  # One look at all is faster than one at each.
+        return tuple(shown)
+    return tuple(
+        repr(value) if isinstance(value, str) and _NEEDS_QUOTES.search(value) else text
+        for value, text in zip(values, shown, strict=True)
+    )

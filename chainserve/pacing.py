@@ -7,7 +7,7 @@ from typing import Protocol
 _TURN_BYTES = 65536
 """After so many bytes, a run lets others have the loop."""
 
-_CHUNK_BYTES = 1024
+_CHUNK_BYTES = 256
 """What a chunk counts beside its data, for it takes time, too."""
 
 _TURN_SECONDS = 0.005

@@ -230,14 +230,17 @@ async def wait_for_end(
 
     unwatch = executor.store.watch(run_id, release)
     run = executor.join(run_id, resumable=resumable)
-    departure = Departure(receive, release)
+    departure: Departure | None = None
     patience = None if seconds is None else loop.call_later(seconds, release)
     try:
+        await asyncio.sleep(0)  # A run that never waits has ended then.
         record = await executor.store.get(run_id)
         if record is not None and not record.ended:
+            departure = Departure(receive, release)
             await over
     except asyncio.CancelledError as cancelled:
-        if departure.is_known or not await executor.ends_soon(run, cancelled):
+        is_gone = departure is not None and departure.is_known
+        if is_gone or not await executor.ends_soon(run, cancelled):
             raise
         if run is not None:
             await run.ended.wait()
@@ -245,6 +248,7 @@ async def wait_for_end(
     finally:
         if patience is not None:
             patience.cancel()
-        departure.close()
+        if departure is not None:
+            departure.close()
         unwatch()
         executor.leave(run)

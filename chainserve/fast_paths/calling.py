@@ -5,16 +5,13 @@ from types import FunctionType
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.runnables.config import (
-    ensure_config,
-    get_async_callback_manager_for_config,
-    patch_config,
-    set_config_context,
-)
+from langchain_core.runnables.config import set_config_context
 
+from chainserve.fast_paths.configs import below, ensured
 from chainserve.fast_paths.contexts import in_context
+from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
-from chainserve.fast_paths.telling import on_chain_end
+from chainserve.fast_paths.telling import on_chain_end, on_chain_start
 
 
 async def call_in_place(
@@ -27,8 +24,9 @@ async def call_in_place(
     **kwargs: Any,
 ) -> Any:
     """Call a function as `Runnable._acall_with_config` does, in the task that calls."""
-    config = ensure_config(config)
-    run_manager = await get_async_callback_manager_for_config(config).on_chain_start(
+    config = ensured(config)
+    run_manager = await on_chain_start(
+        manager_of(config),
         serialized,
         input_,
         run_type=run_type,
@@ -36,18 +34,20 @@ async def call_in_place(
         run_id=config.pop("run_id", None),
     )
     try:
-        child_config = patch_config(config, callbacks=run_manager.get_child())
+        child_config = below(config, child_of(run_manager))
         with set_config_context(child_config) as context:
             takes_config, takes_run_manager = takes(func)
-            if takes_config:
-                kwargs["config"] = patch_config(config, callbacks=run_manager.get_child())
+            if getattr(func, "__func__", None) is call_function:
+                kwargs["config"] = child_config  # It changes nothing in it.
+            elif takes_config:
+                kwargs["config"] = below(config, child_of(run_manager))
             if takes_run_manager:
                 kwargs["run_manager"] = run_manager
             output = await in_context(func(input_, **kwargs), context)
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await on_chain_end(run_manager)(output)
+    await on_chain_end(run_manager, lambda: output)
     return output
 
 
@@ -61,7 +61,7 @@ async def call_function(
     takes_config, takes_run_manager = takes(function)
     given = kwargs
     if takes_config:
-        child_config = patch_config(config, callbacks=run_manager.get_child())
+        child_config = below(config, child_of(run_manager))
         given = {**given, "config": child_config}
     if takes_run_manager:
         given = {**given, "run_manager": run_manager}
@@ -71,9 +71,8 @@ async def call_function(
     limit = config["recursion_limit"]
     if limit <= 0:
         raise RecursionError(f"Recursion limit reached when invoking {self} with input {value}.")
-    child_config = patch_config(
-        config, callbacks=run_manager.get_child(), recursion_limit=limit - 1
-    )
+    child_config = below(config, child_of(run_manager))
+    child_config["recursion_limit"] = limit - 1
     return await output.ainvoke(value, child_config, **kwargs)
 
 
@@ -84,8 +83,9 @@ async def invoke_in_place(
     **kwargs: Any,
 ) -> Any:
     """Call the steps one after the other as `RunnableSequence.ainvoke` does, in one task."""
-    config = ensure_config(config)
-    run_manager = await get_async_callback_manager_for_config(config).on_chain_start(
+    config = ensured(config)
+    run_manager = await on_chain_start(
+        manager_of(config),
         None,
         input,
         name=config.get("run_name") or self.get_name(),
@@ -94,13 +94,13 @@ async def invoke_in_place(
     value = input
     try:
         for number, step in enumerate(self.steps, start=1):
-            child = run_manager.get_child(f"seq:step:{number}")
-            config = patch_config(config, callbacks=child)
+            child = child_of(run_manager, f"seq:step:{number}")
+            config = below(config, child)
             with set_config_context(config) as context:
                 value = await in_context(step.ainvoke(value, config, **kwargs), context)
             kwargs = {}  # They are for the first step alone.
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
-    await on_chain_end(run_manager)(value)
+    await on_chain_end(run_manager, lambda: value)
     return value

@@ -1,169 +1,55 @@
-"""Chat models that tell of their tokens only those who want to know."""
+"""Chat models of a chain: what `BaseChatModel` does for each call, with less around it."""
 
-from collections.abc import AsyncIterator
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import MethodType
+from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager
-from langchain_core.callbacks.base import AsyncCallbackHandler, LLMManagerMixin
-from langchain_core.language_models import BaseChatModel, chat_models
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
 
-_core: Any = chat_models
-"""What `BaseChatModel.astream` calls is not public."""
+from chainserve.fast_paths.model_calls import ainvoke
+from chainserve.fast_paths.model_streams import astream
 
-
-def streams_as_usual(runnable: Any) -> bool:
-    """Tell whether a runnable is a chat model that leaves streaming to `BaseChatModel.astream`."""
-    kind = type(runnable)
-    return (
-        isinstance(runnable, BaseChatModel)
-        and kind.astream is BaseChatModel.astream
-        and kind.atransform is Runnable.atransform
-    )
+_CALLED = ("ainvoke", "agenerate_prompt", "agenerate", "_agenerate_with_cache")
+"""The methods of `BaseChatModel` in which a call goes from `ainvoke` to the model's own."""
 
 
-class StreamedModel:
-    """A chat model in a chain: all that it is, and streams in a faster way.
+def in_chain(runnable: Any) -> Any:
+    """Return what is run in the place of a step: a chat model is called in faster ways."""
+    if not isinstance(runnable, BaseChatModel):
+        return runnable
+    ways = _ways(type(runnable))
+    return ModelInChain(runnable, ways) if ways else runnable
+
+
+@cache
+def _ways(kind: type[BaseChatModel]) -> Mapping[str, Callable[..., Any]]:
+    """Return which methods of a model are called in a faster way: those that are as usual."""
+    ways: dict[str, Callable[..., Any]] = {}
+    if kind.astream is BaseChatModel.astream and kind.atransform is Runnable.atransform:
+        ways |= {"astream": astream, "atransform": Runnable.atransform}
+    if all(getattr(kind, name) is getattr(BaseChatModel, name) for name in _CALLED):
+        ways["ainvoke"] = ainvoke
+    return ways
+
+
+class ModelInChain:
+    """A chat model in a chain: all that it is, but called in faster ways.
 
     Whatever is asked of it is the model's own, its class too.
     """
 
-    __slots__ = ("_model",)
+    __slots__ = ("_model", "_ways")
 
-    def __init__(self, model: BaseChatModel) -> None:
+    def __init__(self, model: BaseChatModel, ways: Mapping[str, Callable[..., Any]]) -> None:
         object.__setattr__(self, "_model", model)
+        object.__setattr__(self, "_ways", ways)
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("astream", "atransform"):
-            return object.__getattribute__(self, name)
-        return getattr(object.__getattribute__(self, "_model"), name)
-
-    def astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """Stream as the model does."""
-        return _astream(object.__getattribute__(self, "_model"), *args, **kwargs)
-
-    def atransform(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-        """Stream as the model does, once all of the input is there."""
-        return Runnable.atransform(cast("Any", self), *args, **kwargs)
-
-
-async def _astream(
-    model: Any,
-    input: Any,
-    config: RunnableConfig | None = None,
-    *,
-    stop: list[str] | None = None,
-    **kwargs: Any,
-) -> AsyncIterator[Any]:
-    """Stream as `BaseChatModel.astream` of langchain-core 1.7 does.
-
-    It tells each handler of each token, in a coroutine for each and in a future for all of them. Of
-    those that do nothing with it, which is the usual case, nobody asks here.
-    """
-    if not model._should_stream(async_api=True, **{**kwargs, "stream": True}):
-        yield await model.ainvoke(input, config=config, stop=stop, **kwargs)
-        return
-
-    config = ensure_config(config)
-    messages = model._convert_input(input).to_messages()
-    given = kwargs.pop("ls_structured_output_format", None)
-    given = given or kwargs.pop("structured_output_format", None)
-    params = model._get_invocation_params(stop=stop, **kwargs)
-    options = {
-        "stop": stop,
-        **{key: params[key] for key in kwargs if key in params},
-        **_core._format_ls_structured_output(given),
-    }
-    metadata = {
-        **(config.get("metadata") or {}),
-        **model._get_ls_params_with_defaults(stop=stop, **kwargs),
-    }
-    [run_manager] = await AsyncCallbackManager.configure(
-        config.get("callbacks"),
-        model.callbacks,
-        model.verbose,
-        config.get("tags"),
-        model.tags,
-        metadata,
-        model.metadata,
-        langsmith_inheritable_metadata=_core._filter_invocation_params_for_tracing(params),
-    ).on_chat_model_start(
-        model._serialized,
-        [_core._format_for_tracing(messages)],
-        invocation_params=params,
-        options=options,
-        name=config.get("run_name"),
-        run_id=config.pop("run_id", None),
-        batch_size=1,
-    )
-    if model.rate_limiter:
-        await model.rate_limiter.aacquire(blocking=True)
-
-    tells = any(map(_wants_tokens, run_manager.handlers))
-    chunks: list[ChatGenerationChunk] = []
-    message: Any = None
-    try:
-        run_id = f"{_core.LC_ID_PREFIX}-{run_manager.run_id}"
-        blocks = _Blocks()
-        async for chunk in model._astream(_core._normalize_messages(messages), stop=stop, **kwargs):
-            message = chunk.message
-            if message.id is None:
-                message.id = run_id
-            message.response_metadata = _core._gen_info_and_msg_metadata(chunk)
-            if model.output_version == "v1":
-                chunk.message = message = blocks.of(message)
-            if tells:
-                await run_manager.on_llm_new_token(message.content, chunk=chunk)
-            chunks.append(chunk)
-            yield message
-        # The last chunk says that it is the last.
-        if isinstance(message, AIMessageChunk) and not message.chunk_position:
-            content: Any = "" if isinstance(message.content, str) else []
-            last = AIMessageChunk(content=content, chunk_position="last", id=run_id)
-            if tells:
-                await run_manager.on_llm_new_token("", chunk=ChatGenerationChunk(message=last))
-            yield last
-    except BaseException as error:
-        told = _core._generate_response_from_error(error)
-        said = _core.merge_chat_generation_chunks(chunks)
-        response = LLMResult(generations=[[said], told] if said else [told])
-        await run_manager.on_llm_error(error, response=response)
-        raise
-
-    generation = _core.merge_chat_generation_chunks(chunks)
-    if not generation:
-        nothing = ValueError("No generation chunks were returned")
-        await run_manager.on_llm_error(nothing, response=LLMResult(generations=[]))
-        raise nothing
-    await run_manager.on_llm_end(LLMResult(generations=[[generation]]))
-
-
-def _wants_tokens(handler: Any) -> bool:
-    """Tell whether a handler does anything with a token."""
-    told = getattr(handler.on_llm_new_token, "__func__", None)
-    return not handler.ignore_llm and told not in _NOBODY
-
-
-_NOBODY = (LLMManagerMixin.on_llm_new_token, AsyncCallbackHandler.on_llm_new_token)
-
-
-class _Blocks:
-    """Numbers the content blocks of a message's chunks, one number for each run of a type."""
-
-    def __init__(self) -> None:
-        self._index = -1
-        self._type = ""
-
-    def of(self, message: Any) -> Any:
-        """Return a chunk with its content as standard blocks."""
-        message = _core._update_message_content_to_blocks(message, "v1")
-        for block in message.content:
-            if block["type"] != self._type:
-                self._type = block["type"]
-                self._index += 1
-            if "index" not in block:
-                block["index"] = self._index
-        return message
+        way = object.__getattribute__(self, "_ways").get(name)
+        if way is None:
+            return getattr(object.__getattribute__(self, "_model"), name)
+        if name == "atransform":  # It calls `astream`, which is to be the one here.
+            return MethodType(way, self)
+        return MethodType(way, object.__getattribute__(self, "_model"))

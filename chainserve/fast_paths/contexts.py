@@ -1,7 +1,8 @@
 """Awaiting in another context without a task for it."""
 
+import asyncio
 from collections.abc import Awaitable, Generator
-from contextvars import Context
+from contextvars import Context, copy_context
 from types import coroutine
 from typing import Any, TypeVar
 
@@ -32,3 +33,29 @@ def in_context(awaitable: Awaitable[_T], context: Context) -> Generator[Any, Any
             step = steps.send
         except BaseException as error:  # noqa: BLE001 - whatever is thrown in is for who waits
             step, argument = steps.throw, error
+
+
+async def as_if_in_a_task(awaitable: Awaitable[_T]) -> tuple[_T | None, BaseException | None]:
+    """Await as `asyncio.gather(…, return_exceptions=True)` does, which makes a task of it.
+
+    Returns:
+        What came of it, or the exception that it raised. A task that was cancelled for itself, or
+        that awaits something that was, has raised one, too.
+
+    Raises:
+        asyncio.CancelledError: The task that awaits was cancelled; whatever came of it.
+        KeyboardInterrupt: No task keeps it.
+        SystemExit: No task keeps it.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
+    try:
+        result, error = await in_context(awaitable, copy_context()), None
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as raised:  # noqa: BLE001 - a task keeps whatever is raised
+        result, error = None, raised
+    if task.cancelling() > cancelled:
+        raise asyncio.CancelledError from error
+    return result, error

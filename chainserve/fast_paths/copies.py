@@ -23,7 +23,7 @@ from langchain_core.runnables.base import RunnableEach
 from langchain_core.runnables.retry import RunnableRetry
 
 from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
-from chainserve.fast_paths.chat_models import StreamedModel, streams_as_usual
+from chainserve.fast_paths.chat_models import in_chain
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
 from chainserve.fast_paths.parsers import (
     parse_result_in_place,
@@ -96,8 +96,7 @@ _Parts = Mapping[str, Callable[[Any], Any]]
 
 def _part(runnable: Any) -> Any:
     """Return what is run in the place of a part of a runnable."""
-    made = copied(runnable)
-    return StreamedModel(made) if streams_as_usual(made) else made
+    return in_chain(copied(runnable))
 
 
 def _all(runnables: Any) -> Any:

@@ -25,6 +25,11 @@ _OF_CORE: Digests = {
         "coro_with_context": "7a681dd69ecdfb88",
     },
     "langchain_core.runnables.config": {
+        "get_async_callback_manager_for_config": "095f99d0af923f7e",
+        "_get_langsmith_inheritable_metadata_from_config": "0e8761b07fb4ee1c",
+        "_merge_metadata_dicts": "241e795ab8245fb7",
+        "ensure_config": "bbb899ee7f358be2",
+        "patch_config": "4afd2f8fbc5832f9",
         "acall_func_with_variable_args": "fdededd915e2c2a1",
     },
     "langchain_core.utils._signature": {
@@ -55,15 +60,25 @@ _OF_CORE: Digests = {
         "ChatGeneration": "e157f9216a7dac66",
     },
     "langchain_core.language_models.chat_models": {
+        "BaseChatModel.ainvoke": "4fbf67083db60575",
+        "BaseChatModel.agenerate_prompt": "f08e5e54804e3972",
+        "BaseChatModel.agenerate": "f4304f6ddc44aee6",
+        "BaseChatModel._agenerate_with_cache": "d03a5d3c0ad649a0",
+        "BaseChatModel._should_stream": "7b78b2e7881968ee",
+        "BaseChatModel._should_use_protocol_streaming": "2bfd684462989559",
         "BaseChatModel.astream": "1cc95f1b1b80689f",
         "_gen_info_and_msg_metadata": "965fbb380f052092",
         "_update_message_content_to_blocks": "c1330b16451560da",
     },
     "langchain_core.callbacks.base": {
+        "BaseCallbackManager.add_metadata": "f308cbc5c9be2bbf",
         "LLMManagerMixin.on_llm_new_token": "e4bed7227dc627f0",
     },
     "langchain_core.callbacks.manager": {
         "AsyncCallbackManagerForLLMRun.on_llm_new_token": "2682f19ad7f00f8f",
+        "AsyncParentRunManager.get_child": "e0a27d6a9d579717",
+        "AsyncCallbackManager.on_chain_start": "8c1dcd9f1c11cd74",
+        "AsyncCallbackManagerForLLMRun.on_llm_end": "fb1ace3f68397fee",
         "AsyncCallbackManagerForChainRun.on_chain_end": "9b16be4bd3460f0d",
         "ahandle_event": "d7e942231aa70081",
         "shielded": "486e0326980954e6",

@@ -4,18 +4,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import (
-    ensure_config,
-    get_async_callback_manager_for_config,
-    patch_config,
-    set_config_context,
-)
+from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
+from chainserve.callbacks import RunObserver
+from chainserve.fast_paths.configs import below, ensured
 from chainserve.fast_paths.contexts import in_context
+from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
-from chainserve.fast_paths.telling import on_chain_end
+from chainserve.fast_paths.telling import on_chain_end, on_chain_start
 
 _NOTHING: Any = object()
 
@@ -36,7 +34,7 @@ async def transform_in_place(
     - each chunk is awaited in the step's context without a task of its own;
     - what goes in is passed on without a lock, a buffer for each of two readers, and a generator
       for each of them;
-    - chunks are added up late (`Sum`).
+    - chunks are added up late (`Sum`), and only for those who are told what they add up to.
     """
     defers_inputs = kwargs.pop("defers_inputs", False)
     inputs, read, total = aiter(inputs), list[Any](), Sum()
@@ -44,8 +42,9 @@ async def transform_in_place(
     first = await anext(inputs, _NOTHING)
     if first is not _NOTHING:
         total.add(first)
-    config = ensure_config(config)
-    run_manager = await get_async_callback_manager_for_config(config).on_chain_start(
+    config = ensured(config)
+    run_manager = await on_chain_start(
+        manager_of(config),
         None,
         {"input": ""},
         run_type=run_type,
@@ -55,7 +54,7 @@ async def transform_in_place(
     )
     output, transformed = Sum(), None
     try:
-        child_config = patch_config(config, callbacks=run_manager.get_child())
+        child_config = below(config, child_of(run_manager))
         del config  # A stream may wait for long, and each of its steps with it.
         takes_config, takes_run_manager = takes(transformer)
         if takes_config:
@@ -66,7 +65,10 @@ async def transform_in_place(
             transformed = context.run(transformer, _noting(first, inputs, read), **kwargs)
             tapped = transformed
             for handler in run_manager.handlers:
-                if isinstance(handler, _StreamingCallbackHandler):
+                # To ask a protocol takes long, and is not needed for the one that is always there.
+                if type(handler) is not RunObserver and isinstance(
+                    handler, _StreamingCallbackHandler
+                ):
                     tapped = handler.tap_output_aiter(run_manager.run_id, transformed)
                     break
             try:
@@ -84,7 +86,7 @@ async def transform_in_place(
         await run_manager.on_chain_error(error, inputs=total.result())
         raise
     else:
-        await on_chain_end(run_manager)(output.result(), inputs=total.result())
+        await on_chain_end(run_manager, output.result, inputs=total.result)
     finally:
         if transformed is not None and hasattr(transformed, "aclose"):
             await transformed.aclose()

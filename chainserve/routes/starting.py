@@ -1,7 +1,6 @@
 """From a request to a run: whose it is, what it runs, and under which key."""
 
 import inspect
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -289,7 +288,7 @@ class RunStarter:
 
 def _scope(owner: str | None, path: str, endpoint: str, key: str) -> str:
     """Return what tells an idempotency key from those of other callers, chains and verbs."""
-    return json.dumps([owner, path, endpoint, key])
+    return repr((owner, path, endpoint, key))
 
 
 def preferences(request: Request) -> Preferences:

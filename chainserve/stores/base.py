@@ -161,3 +161,7 @@ class EventStore(Protocol):
 
 class Store(RunStore, EventStore, Protocol):
     """Both, since a run's end is one write to both."""
+
+    @property
+    def suspends(self) -> bool:
+        """Whether its methods may wait, so that a task may be cancelled in them."""

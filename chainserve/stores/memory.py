@@ -92,6 +92,8 @@ class MemoryStore:
         clock: A monotonic clock in seconds.
     """
 
+    suspends = False
+
     def __init__(
         self,
         *,

@@ -29,9 +29,9 @@ def metadata_event(
         run_id: The run.
         feedback_tokens: `key`, `token_url` and `expires_at` of those that its callers get.
     """
-    data: dict[str, Any] = {"run_id": run_id}
-    if feedback_tokens:
-        data["feedback_tokens"] = feedback_tokens
+    if not feedback_tokens:
+        return Event(0, "metadata", b'{"run_id": "%b"}' % run_id.encode())
+    data = {"run_id": run_id, "feedback_tokens": feedback_tokens}
     return Event(0, "metadata", json.dumps(data).encode())
 
 
@@ -42,9 +42,9 @@ def end_event(seq: int, usage: Mapping[str, Any] | None = None) -> Event:
         seq: Its number in the log.
         usage: The tokens that the run's models counted, as LangChain's `UsageMetadata`.
     """
-    data: dict[str, Any] = {"status": "success"}
-    if usage is not None:
-        data["usage"] = usage
+    if usage is None:
+        return Event(seq, "end", b'{"status": "success"}')
+    data = {"status": "success", "usage": usage}
     return Event(seq, "end", json.dumps(data).encode())
 
 

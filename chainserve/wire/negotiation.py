@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from chainserve.wire.projections import EVENT_STREAM, NDJSON, PLAIN_TEXT
@@ -11,6 +12,9 @@ _OFFERED = (EVENT_STREAM, NDJSON, PLAIN_TEXT)
 
 _MAX_CHARS = 8192
 """How much of a header is read; an honest one is far shorter."""
+
+_HEADERS_KEPT = 64
+"""How many headers are remembered with what they mean; most clients send the same again."""
 
 # Elements of a list; a separator inside of quotes does not count, and quotes may be left open.
 _ELEMENTS = re.compile(r'(?:^|,)((?:[^",]+|"(?:[^"\\]|\\.)*+["\\]?)*)')
@@ -54,7 +58,12 @@ def choose_media_type(accept: str | None) -> str | None:
         `text/event-stream`, `application/x-ndjson` or `text/plain`: the one of the highest weight,
         the first of them in a tie or without a header; None if the client accepts none.
     """
-    elements = _ELEMENTS.findall((accept or "")[:_MAX_CHARS])
+    return _chosen((accept or "")[:_MAX_CHARS])
+
+
+@lru_cache(_HEADERS_KEPT)
+def _chosen(accept: str) -> str | None:
+    elements = _ELEMENTS.findall(accept)
     ranges = [range_ for element in elements if (range_ := _media_range(element)) is not None]
     if not ranges:
         return EVENT_STREAM
@@ -114,18 +123,23 @@ class Preferences(NamedTuple):
         Of a preference that comes twice the first counts. What is malformed or unknown is ignored,
         as are parameters. Seconds may have a fraction.
         """
-        found: dict[str, str] = {}
-        for element in _ELEMENTS.findall(",".join(values)[:_MAX_CHARS]):
-            preference = _name_value(_PARAMETERS.findall(element)[0])
-            if preference is not None:
-                found.setdefault(*preference)
-        wait = found.get("wait", "")
-        seconds = min(float(wait), 2.0**31) if _SECONDS.fullmatch(wait) else None
-        return cls(
-            resumable=found.get("resumable") == "",
-            wait=seconds,
-            strict=found.get("handling") == "strict",
-        )
+        return _preferences(",".join(values)[:_MAX_CHARS])
+
+
+@lru_cache(_HEADERS_KEPT)
+def _preferences(prefer: str) -> Preferences:
+    found: dict[str, str] = {}
+    for element in _ELEMENTS.findall(prefer):
+        preference = _name_value(_PARAMETERS.findall(element)[0])
+        if preference is not None:
+            found.setdefault(*preference)
+    wait = found.get("wait", "")
+    seconds = min(float(wait), 2.0**31) if _SECONDS.fullmatch(wait) else None
+    return Preferences(
+        resumable=found.get("resumable") == "",
+        wait=seconds,
+        strict=found.get("handling") == "strict",
+    )
 
 
 def _name_value(text: str) -> tuple[str, str] | None:
