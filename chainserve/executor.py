@@ -255,7 +255,7 @@ class RunExecutor:
         pace = WriterPace(run.followers, self._max_lead)
         async with aclosing(run.work.chunks()) as chunks:
             async for data in chunks:
-                if run.is_over:
+                if run.status != "running":
                     break  # It was left behind, and its id may be another run's by now.
                 run.last_chunk_at = came_at = now()
                 if run.first_chunk_at is None:

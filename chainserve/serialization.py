@@ -59,7 +59,7 @@ class WellKnownLCSerializer(Serializer):
             OutputNotSerializableError: An object inside has no JSON form; the message names it.
         """
         try:
-            return _write(obj)
+            return orjson.dumps(obj) if type(obj) is str else _write(obj)
         except TypeError:
             return _dumps_slowly(obj)
 

@@ -120,6 +120,7 @@ _PURE_MODULES = {
     "chainserve",
     "collections",
     "datetime",
+    "functools",
     "json",
     "orjson",
     "re",

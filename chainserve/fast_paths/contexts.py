@@ -21,21 +21,44 @@ def in_context(awaitable: Awaitable[_T], context: Context) -> Generator[Any, Any
         context: Must not be entered already.
     """
     steps: Any = awaitable.__await__()
-    step, argument = steps.send, None
+    try:
+        waits_for = context.run(steps.send, None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    try:
+        result = yield from going_on(steps, waits_for, context)
+        return result
+    finally:
+        del waits_for  # It has the error that it ends with, whose frames would have it.
+
+
+@coroutine
+def going_on(steps: Any, waits_for: Any, context: Context) -> Generator[Any, Any, Any]:
+    """Await the rest of what has begun to wait.
+
+    No frame keeps an error, which has all frames that it has passed.
+
+    Args:
+        steps: What is awaited, as `__await__` gives it.
+        waits_for: What its first step has come to.
+        context: Where each further step runs.
+    """
     while True:
-        try:
-            waits_for = context.run(step, argument)
-        except StopIteration as done:
-            result: _T = done.value
-            return result
         try:
             argument = yield waits_for
             step = steps.send
         except BaseException as error:  # noqa: BLE001 - whatever is thrown in is for who waits
-            step, argument = steps.throw, error
+            step, argument, waits_for = steps.throw, error, None
+        try:
+            waits_for = context.run(step, argument)
+        except StopIteration as done:
+            return done.value
+        finally:
+            step = argument = None
 
 
-async def as_if_in_a_task(awaitable: Awaitable[_T]) -> tuple[_T | None, BaseException | None]:
+async def as_if_in_a_task(awaitable: Awaitable[Any]) -> tuple[Any, BaseException | None]:
     """Await as `asyncio.gather(…, return_exceptions=True)` does, which makes a task of it.
 
     Returns:

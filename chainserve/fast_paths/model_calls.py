@@ -51,7 +51,7 @@ async def ainvoke(
         told = _core._generate_response_from_error(error)
         await run_manager.on_llm_error(error, response=LLMResult(generations=[told]))
         raise error
-    response = LLMResult(generations=[result.generations], llm_output=result.llm_output)
+    response: Any = LLMResult(generations=[result.generations], llm_output=result.llm_output)
     model._combine_llm_outputs([result.llm_output])  # It may have something to say against it.
     await on_llm_end(run_manager, response)
     return response.generations[0][0].message
@@ -105,9 +105,10 @@ async def _answered(
         or not (model.cache is False or (model.cache is None and get_llm_cache() is None))
         or model._should_stream(async_api=True, **kwargs)
     ):
-        return await model._agenerate_with_cache(
+        made: ChatResult = await model._agenerate_with_cache(
             messages, stop=stop, run_manager=run_manager, **kwargs
         )
+        return made
     _, takes_run_manager = takes(model._agenerate)
     own = {"run_manager": run_manager} if takes_run_manager else {}
     result: ChatResult = await model._agenerate(messages, stop=stop, **own, **kwargs)

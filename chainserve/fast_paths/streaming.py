@@ -9,7 +9,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from chainserve.callbacks import RunObserver
 from chainserve.fast_paths.configs import below, ensured
-from chainserve.fast_paths.contexts import in_context
+from chainserve.fast_paths.contexts import going_on
 from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
@@ -53,6 +53,7 @@ async def transform_in_place(
         defers_inputs=defers_inputs,
     )
     output, transformed = Sum(), None
+    steps: Any = None
     try:
         child_config = below(config, child_of(run_manager))
         del config  # A stream may wait for long, and each of its steps with it.
@@ -73,7 +74,13 @@ async def transform_in_place(
                     break
             try:
                 while True:
-                    chunk = await in_context(anext(tapped), context)
+                    steps = anext(tapped).__await__()
+                    try:  # `in_context`, in place: most chunks of some chains are there at once.
+                        waits_for = context.run(steps.send, None)
+                    except StopIteration as there:
+                        chunk = there.value
+                    else:
+                        chunk = await going_on(steps, waits_for, context)
                     yield chunk
                     output.add(chunk)
             except StopAsyncIteration:
@@ -83,6 +90,7 @@ async def transform_in_place(
             async for chunk in inputs:  # What nobody asked for counts as well.
                 total.add(chunk)
     except BaseException as error:
+        steps = waits_for = None
         await run_manager.on_chain_error(error, inputs=total.result())
         raise
     else:

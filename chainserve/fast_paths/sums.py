@@ -31,7 +31,7 @@ class Sum:
             Exception: Whatever adding it raises, a `TypeError` aside.
         """
         waiting = self._waiting
-        if waiting and _adds_as_text(chunk, waiting[0]):
+        if waiting and (type(chunk) is type(waiting[0]) is str or _adds_as_text(chunk, waiting[0])):
             waiting.append(chunk)
             if len(waiting) > _AT_ONCE:
                 self._waiting = [_added(waiting)]

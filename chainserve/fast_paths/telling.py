@@ -48,7 +48,7 @@ async def on_chain_end(
         output: Makes its output.
         options: Make what else is told of the end.
     """
-    handlers = run_manager.handlers
+    handlers: Sequence[Any] = run_manager.handlers
     if are_observers(handlers):
         run_id, parent_run_id = run_manager.run_id, run_manager.parent_run_id
         for handler in handlers:
@@ -75,7 +75,7 @@ async def on_llm_end(run_manager: AsyncCallbackManagerForLLMRun, response: LLMRe
 
 def are_observers(handlers: Sequence[Any]) -> bool:
     """Tell whether nobody but this server listens."""
-    for handler in handlers:
+    for handler in handlers:  # noqa: SIM110 - a generator takes longer than the look itself
         if type(handler) is not RunObserver:
             return False
     return True

@@ -32,12 +32,14 @@ class EventLog:
     def append(self, events: Sequence[Event]) -> int:
         """Append each event that comes next, ignore any other, and return the bytes that takes."""
         # Called for each token of each run, so it calls nothing for an event.
-        size = 0
+        size, next_seq = 0, self.next_seq
         for event in events:
-            if event.seq == self.next_seq:
+            seq, _, data = event
+            if seq == next_seq:
                 self.events.append(event)
-                self.next_seq += 1
-                size += len(event.data) + EVENT_OVERHEAD_BYTES
+                next_seq += 1
+                size += len(data) + EVENT_OVERHEAD_BYTES
+        self.next_seq = next_seq
         self.size += size
         return size
 
