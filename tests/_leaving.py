@@ -126,6 +126,13 @@ async def cancelled_invocation(call: Call) -> None:
     await cancel(call.journal, task)
 
 
+async def cancelled_alone(call: Call) -> None:
+    """Cancel an invocation that nobody is told of."""
+    task = asyncio.create_task(call.runnable.ainvoke(call.input, call.config()))
+    await until(call.journal.stalls, task)
+    await cancel(call.journal, task)
+
+
 async def cancelled_events(call: Call) -> None:
     """Cancel `astream_events` while a step waits."""
 

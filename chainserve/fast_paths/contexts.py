@@ -79,6 +79,7 @@ async def as_if_in_a_task(awaitable: Awaitable[Any]) -> tuple[Any, BaseException
         raise
     except BaseException as raised:  # noqa: BLE001 - a task keeps whatever is raised
         result, error = None, raised
+    is_cancelled = isinstance(error, asyncio.CancelledError)
     if task.cancelling() > cancelled:
-        raise asyncio.CancelledError from error
-    return result, error
+        raise asyncio.CancelledError(*(error.args if error is not None and is_cancelled else ()))
+    return result, asyncio.CancelledError("") if is_cancelled else error  # As `gather` makes it.

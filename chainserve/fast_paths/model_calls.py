@@ -50,7 +50,9 @@ async def ainvoke(
     if error is not None:
         told = _core._generate_response_from_error(error)
         await run_manager.on_llm_error(error, response=LLMResult(generations=[told]))
-        raise error
+        if isinstance(error, Exception):
+            raise error
+        result = error  # LangChain takes a model that was cancelled for an answer, and fails there.
     response: Any = LLMResult(generations=[result.generations], llm_output=result.llm_output)
     model._combine_llm_outputs([result.llm_output])  # It may have something to say against it.
     await on_llm_end(run_manager, response)
