@@ -10,7 +10,7 @@ _TURN_BYTES = 65536
 _CHUNK_BYTES = 256
 """What a chunk counts beside its data, for it takes time, too."""
 
-_TURN_SECONDS = 0.005
+_TURN_SECONDS = 0.0025
 """After so long, too: what is written is to be sent while the chain works on what comes next."""
 
 _POLL_INTERVAL = 0.01

@@ -249,15 +249,18 @@ def _pieces(
     chunks: Callable[[Sequence[Event]], bytes],
     other: Callable[[Event], bytes],
 ) -> Iterator[bytes]:
-    """Yield consecutive chunks as one piece and each other event as its own, but none empty."""
-    start = 0
-    for index, event in enumerate(events):
-        if event.event == "data":
-            continue
-        if start < index and (piece := chunks(events[start:index])):
+    """Yield consecutive chunks as one piece and each other event as its own, but none empty.
+
+    Only the first event of a log and its last are no chunks.
+    """
+    start, stop = 0, len(events)
+    if events and events[0].event != "data":
+        start = 1
+        if piece := other(events[0]):
             yield piece
-        if piece := other(event):
-            yield piece
-        start = index + 1
-    if start < len(events) and (piece := chunks(events[start:])):
+    if start < stop and events[-1].event != "data":
+        stop -= 1
+    if start < stop and (piece := chunks(events[start:stop])):
+        yield piece
+    if stop < len(events) and (piece := other(events[-1])):
         yield piece
