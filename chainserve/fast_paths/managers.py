@@ -16,7 +16,7 @@ _VERSIONS = "lc_versions"
 class _Quick(AsyncCallbackManager):
     """Is a manager while that is made. Who gets it gets an `AsyncCallbackManager`."""
 
-    def add_metadata(self, metadata: dict[str, Any], inherit: bool = True) -> None:  # noqa: FBT
+    def add_metadata(self, metadata: dict[str, Any], inherit: bool = True) -> None:
         if (
             _VERSIONS in metadata
             or _VERSIONS in self.metadata
