@@ -193,10 +193,8 @@ class Work:
         raise NotImplementedError
 
     async def run(self) -> None:
-        """Run, for nobody who wants chunks."""
-        async with aclosing(self.chunks()) as chunks:
-            async for _ in chunks:
-                pass
+        """Run, for nobody who wants chunks; streams are always asked for theirs."""
+        raise NotImplementedError
 
     def usage(self, index: int) -> dict[str, Any] | None:
         """Return the tokens that the models of one run counted."""

@@ -49,6 +49,11 @@ async def ainvoke_told(call: Call) -> None:
     call.journal.add(await call.runnable.ainvoke(call.input, call.config("inline")))
 
 
+async def ainvoke_told_in_coroutines(call: Call) -> None:
+    """Invoke, with a handler of coroutines."""
+    call.journal.add(await call.runnable.ainvoke(call.input, call.config("async")))
+
+
 async def abatch(call: Call) -> None:
     """Invoke with a list; of one input, since an error leaves the others running for a while."""
     call.journal.add(await call.runnable.abatch([call.input], call.config("inline")))

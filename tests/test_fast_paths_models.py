@@ -43,14 +43,10 @@ def _add(call: Call, observer: RunObserver) -> None:
     call.journal.add("observed", output, observer.usage, observer.was_cancelled)
 
 
-async def _told_in_coroutines(call: Call) -> None:
-    call.journal.add(await call.runnable.ainvoke(call.input, call.config("async")))
-
-
 VERBS: dict[str, Verb] = {
     "invoke": _calls.ainvoke,
     "invoke with a handler": _calls.ainvoke_told,
-    "invoke with an async handler": _told_in_coroutines,
+    "invoke with an async handler": _calls.ainvoke_told_in_coroutines,
     "invoke with the server's handler": _observed,
     "batch": _calls.abatch,
     "events": _calls.events(version="v2"),

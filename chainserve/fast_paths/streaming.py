@@ -90,7 +90,7 @@ async def transform_in_place(
             async for chunk in inputs:  # What nobody asked for counts as well.
                 total.add(chunk)
     except BaseException as error:
-        steps = waits_for = None
+        steps = waits_for = None  # They have the error, which has this frame.
         await run_manager.on_chain_error(error, inputs=total.result())
         raise
     else:
