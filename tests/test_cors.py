@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pydantic
 import pytest
 from fastapi import FastAPI, Request
 from playwright.async_api import Browser
+from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -16,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chainserve import create_app
 from chainserve.cors import with_cors
 from chainserve.settings import Settings
-from tests._bridge import Response as Answer, lifespan, open_stream, request
+from tests._bridge import WAIT_SECONDS, Response as Answer, lifespan, open_stream, request
 from tests._browser import opened
 from tests._server import serve
 
@@ -60,14 +62,18 @@ def make_app(*origins: str, credentials: bool = False, **options: Any) -> FastAP
         raise RuntimeError("of no concern to a page")
 
     @app.get("/stream")
-    def stream(request: Request) -> Response:
+    def stream() -> Response:
         async def events() -> AsyncIterator[bytes]:
             yield b"data: 1\n\n"
-            await request.app.state.gate.wait()
+            await app.state.gate.wait()
             yield b"data: 2\n\n"
 
-        app.state.gate = asyncio.Event()
-        return StreamingResponse(events(), media_type="text/event-stream")
+        async def end() -> None:
+            app.state.ended.set()
+
+        app.state.gate, app.state.ended = asyncio.Event(), asyncio.Event()
+        task = BackgroundTask(end)
+        return StreamingResponse(events(), media_type="text/event-stream", background=task)
 
     return app
 
@@ -392,10 +398,15 @@ async def test_a_page_in_a_browser_reads_only_if_its_origin_is_listed(
         origin = f"http://{host}:{pages.port}"
         if not listed:
             tab.expected += ["blocked by CORS policy", "Failed to load resource"]
-        async with serve(make_app(origin if listed else APP)) as api:
+        app = make_app(origin if listed else APP)
+        async with serve(app) as api:
             await tab.page.goto(origin)
             answer = await tab.page.evaluate(POST_WITH_PREFER, f"{api.base_url}/value")
             event = await tab.page.evaluate(READ_ONE_EVENT, f"{api.base_url}/stream")
+            app.state.gate.set()
+            with anyio.fail_after(WAIT_SECONDS):
+                # A stream that breaks before the browser has let go of it is complained of.
+                await app.state.ended.wait()
     if not listed:
         assert (answer, event) == (None, None)
         return
