@@ -72,7 +72,8 @@ class Departure:
         self._receive = receive
         self._tell = tell
         self._waiting: asyncio.Task[None] | None = None
-        self._start = asyncio.get_running_loop().call_later(_FIRST_LOOK, self._watch)
+        loop = asyncio.get_running_loop()
+        self._start: asyncio.TimerHandle | None = loop.call_later(_FIRST_LOOK, self._watch)
 
     @property
     def is_known(self) -> bool:
@@ -86,7 +87,8 @@ class Departure:
 
     def close(self) -> None:
         """Look no longer."""
-        self._start.cancel()
+        if self._start is not None:
+            self._start.cancel()
         if self._waiting is not None:
             self._waiting.cancel()
 
@@ -95,6 +97,7 @@ class Departure:
             loop = asyncio.get_running_loop()
             self._waiting = loop.create_task(wait_for_disconnect(self._receive))
             self._waiting.add_done_callback(self._note)
+            self._start = None  # An idle stream has no use for what takes memory.
         return self._waiting
 
     def _note(self, _: object) -> None:

@@ -312,8 +312,9 @@ class _Stream(StreamedWork):
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         [value], [config] = self.inputs, self._observed()
-        dumps, kept = self._execution.serializer.dumps, self._kept
         stream = self.runnable.astream(value, config, **self.kwargs)
+        del value, config  # A stream may wait for long, and has no more need of them.
+        dumps, kept = self._execution.serializer.dumps, self._kept
         count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:

@@ -17,13 +17,14 @@ from chainserve.errors import (
 from chainserve.execution import Work
 from chainserve.hook_calls import HookCalls
 from chainserve.log_lines import Log
+from chainserve.log_writer import LogWriter
 from chainserve.opening import Opening
 from chainserve.pacing import Follower, WriterPace
 from chainserve.runs import PastRun, Run, RunOptions
 from chainserve.stores.base import RunRecord, Store
 from chainserve.translation import upstream_cause
 from chainserve.types import CancelReason, RunId
-from chainserve.wire.events import Event, metadata_event
+from chainserve.wire.events import metadata_event
 
 _SIBLINGS_TIMEOUT = 0.1
 """Seconds in which what a failed step leaves running may end before the failure is told."""
@@ -122,6 +123,7 @@ class RunExecutor:
         run.resumable = run.resumable or resumable
         if run.patience is not None:
             run.patience.cancel()
+            run.patience = None
         if follower is not None:
             run.followers.append(follower)
         return run
@@ -251,23 +253,31 @@ class RunExecutor:
 
     async def _write_chunks(self, run: Run) -> None:
         now = asyncio.get_running_loop().time
-        append, run_id = (run.opening or self.store).append, run.id
+        append, suspends = self.store.append, self.store.suspends
+        if run.opening is not None:
+            append, suspends = run.opening.append, True
+        writer = LogWriter(run, append, suspends=suspends)
         pace = WriterPace(run.followers, self._max_lead)
-        async with aclosing(run.work.chunks()) as chunks:
-            async for data in chunks:
-                if run.status != "running":
-                    break  # It was left behind, and its id may be another run's by now.
-                run.last_chunk_at = came_at = now()
-                if run.first_chunk_at is None:
-                    run.first_chunk_at = came_at
-                    self._watch_deadlines(run)
-                if pace.is_due(len(data)):
-                    await self._give_way(run, pace, len(data))
-                seq = run.next_seq
-                run.next_seq = seq + 1
-                await append(run_id, (Event(seq, "data", data),))
-                if pace.turn_is_over(came_at):
-                    await pace.take_turns()
+        turn_ends = 0.0
+        try:
+            async with aclosing(run.work.chunks()) as chunks:
+                async for data in chunks:
+                    if run.status != "running":
+                        break  # It was left behind, and its id may be another run's by now.
+                    run.last_chunk_at = came_at = now()
+                    if run.first_chunk_at is None:
+                        run.first_chunk_at = came_at
+                        self._watch_deadlines(run)
+                    if pace.is_due(len(data)):
+                        await writer.flush()
+                        await self._give_way(run, pace, len(data))
+                    if writer.add(data):
+                        await writer.flush()
+                    if came_at >= turn_ends:
+                        await writer.flush()
+                        turn_ends = await pace.take_turns()
+        finally:
+            await writer.flush()
         if not run.is_over and pace.ends_large():
             await self._give_way(run, pace, 0)
 

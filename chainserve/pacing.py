@@ -45,7 +45,6 @@ class WriterPace:
         self._max_lead = max_lead
         self._written = self._turn = self._last = 0
         self._marks = [(-1, 0)]  # Events, and the bytes of them.
-        self._turn_ends = 0.0
 
     def is_due(self, size: int) -> bool:
         """Count the chunk that comes next, and tell whether to `give_way` before it is written."""
@@ -60,18 +59,10 @@ class WriterPace:
         """
         return self._last >= _TURN_BYTES
 
-    def turn_is_over(self, now: float) -> bool:
-        """Tell whether to `take_turns` after a chunk was written; after the first one it is.
-
-        Args:
-            now: The time by the loop's clock.
-        """
-        return now >= self._turn_ends
-
-    async def take_turns(self) -> None:
-        """Let others have the loop."""
+    async def take_turns(self) -> float:
+        """Let others have the loop, and return when they have it again, by the loop's clock."""
         await asyncio.sleep(0)
-        self._turn_ends = asyncio.get_running_loop().time() + _TURN_SECONDS
+        return asyncio.get_running_loop().time() + _TURN_SECONDS
 
     async def give_way(self, seq: int, size: int) -> None:
         """Let others have the loop, and wait for followers that are too far behind.

@@ -59,7 +59,8 @@ class WellKnownLCSerializer(Serializer):
             OutputNotSerializableError: An object inside has no JSON form; the message names it.
         """
         try:
-            return orjson.dumps(obj) if type(obj) is str else _write(obj)
+            # Text is a class of its own where LangChain's parsers and models give it.
+            return orjson.dumps(obj) if isinstance(obj, str) else _write(obj)
         except TypeError:
             return _dumps_slowly(obj)
 

@@ -445,7 +445,7 @@ async def test_a_cursor_of_100_kb_leaves_a_real_server_serving(
 
 # Gaps: logs that outgrow their bound.
 
-MANY = [f"token {index}" for index in range(60)]
+MANY = [f"token {index}".ljust(150) for index in range(60)]
 MANY_LAST = len(MANY) + 1
 BOUNDED = Settings(max_run_log_bytes=4000, flush_interval_ms=0)
 

@@ -332,8 +332,10 @@ async def test_the_grace_of_a_reader_that_came_back_does_not_end_the_run() -> No
         await stream.next_event()
         run = only_run(app)
         cursor = {"last-event-id": stream.last_event_id}
+    assert run.patience is not None
+    grace_ends = run.patience.when()
     async with open_stream(app, "GET", f"/chain/runs/{run.id}/stream", headers=cursor) as stream:
-        await patience_is_over(run)
+        await reached(grace_ends)
         assert run.cancel_reason is None
         chain.gate.set()
         events = [event async for event in stream.events()]

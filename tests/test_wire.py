@@ -1,12 +1,10 @@
 """The wire: exact bytes from events, without a socket."""
 
-import tracemalloc
 from datetime import UTC, datetime
 
 import orjson
 import pytest
 
-from chainserve.stores.log import EVENT_OVERHEAD_BYTES
 from chainserve.types import RunId
 from chainserve.wire.events import Event, end_event, error_event, metadata_event
 from chainserve.wire.projections import LangServeWire
@@ -53,18 +51,6 @@ def test_an_error_event_has_langserves_two_members() -> None:
     assert pieces == [
         b'event: error\r\ndata: {"status_code": 500, "message": "Internal Server Error"}\r\n\r\n'
     ]
-
-
-def test_a_line_takes_no_more_memory_than_the_log_counts() -> None:
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        lines = [json_line(orjson.dumps(f"token {number}")) for number in range(1000)]
-        taken = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-
-    assert taken < sum(len(line) + EVENT_OVERHEAD_BYTES for line in lines)
 
 
 def test_a_heartbeat_is_langserves_ping_in_naive_utc() -> None:

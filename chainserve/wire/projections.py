@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from chainserve.types import RunId
 from chainserve.wire.cursors import Cursor
-from chainserve.wire.events import Event
+from chainserve.wire.events import Event, EventRange
 from chainserve.wire.sse import HEARTBEAT, encode_event, encode_ping
 from chainserve.wire.text import text_of
 
@@ -28,6 +28,7 @@ NDJSON = "application/x-ndjson"
 PLAIN_TEXT = "text/plain"
 
 _DATA_PREFIX, _DATA_SUFFIX = b"event: data\r\ndata: ", b"\r\n\r\n"
+_BETWEEN_DATA = _DATA_SUFFIX + _DATA_PREFIX
 
 _LANGSERVE_HEADERS: Mapping[str, str] = {
     "cache-control": "no-cache",
@@ -62,23 +63,16 @@ class LangServeWire:
 
     def project(self, events: Sequence[Event]) -> Iterator[bytes]:
         """Yield the bytes of consecutive events, each piece for a write of its own."""
-        frames: list[bytes] = []
-        for event in events:
-            if event.event == "data":
-                if self._metadata is not None:
-                    yield self._metadata
-                    self._metadata = None
-                frames += (_DATA_PREFIX, event.data, _DATA_SUFFIX)
-            elif event.event == "metadata":
-                if self._tells_run_id or b"feedback_tokens" in event.data:
-                    self._metadata = encode_event("metadata", event.data)
-            else:
-                if frames:
-                    yield b"".join(frames)
-                    frames = []
-                yield _langserve_terminal(event)
-        if frames:
-            yield b"".join(frames)
+        metadata, _, chunks, terminal = _parts(events)
+        if metadata is not None and (self._tells_run_id or b"feedback_tokens" in metadata.data):
+            self._metadata = encode_event("metadata", metadata.data)
+        if chunks:
+            if self._metadata is not None:
+                yield self._metadata
+                self._metadata = None
+            yield _DATA_PREFIX + _BETWEEN_DATA.join(chunks) + _DATA_SUFFIX
+        if terminal is not None:
+            yield _langserve_terminal(terminal)
 
     def heartbeat(self, now: datetime) -> bytes:
         """Return LangServe's ping."""
@@ -124,8 +118,8 @@ class IdWire:
         data = b'{"earliest": "%b%d", "lost": %d}' % (self._ids, earliest, lost)
         return encode_event("gap", data, event_id=self._id(earliest - 1))
 
-    def _chunks(self, chunks: Sequence[Event]) -> bytes:
-        return _filled(self._chunk, chunks)
+    def _chunks(self, first: int, chunks: Sequence[bytes]) -> bytes:
+        return _filled(self._chunk, first, chunks)
 
     def _other(self, event: Event) -> bytes:
         return encode_event(
@@ -146,13 +140,13 @@ class TextEventWire(IdWire):
     event's id covers it. A line break inside a chunk reads as LF, whatever it was.
     """
 
-    def _chunks(self, chunks: Sequence[Event]) -> bytes:
+    def _chunks(self, first: int, chunks: Sequence[bytes]) -> bytes:
         ids = self._ids
         return b"".join(
             [
-                b"data: %b\r\nid: %b%d\r\n\r\n" % (lines, ids, chunk.seq)
-                for chunk in chunks
-                if (lines := _data_lines(chunk.data))
+                b"data: %b\r\nid: %b%d\r\n\r\n" % (lines, ids, seq)
+                for seq, chunk in enumerate(chunks, first)
+                if (lines := _data_lines(chunk))
             ]
         )
 
@@ -191,10 +185,10 @@ class TextWire:
         """Return None: every byte would be text."""
         return
 
-    def _chunks(self, chunks: Sequence[Event]) -> bytes:
+    def _chunks(self, first: int, chunks: Sequence[bytes]) -> bytes:
         return b"".join(
             [
-                chunk.data + b"\n" if (text := text_of(chunk.data)) is None else text.encode()
+                chunk + b"\n" if (text := text_of(chunk)) is None else text.encode()
                 for chunk in chunks
             ]
         )
@@ -228,8 +222,8 @@ class NdjsonWire:
         data = b'{"earliest":"%b%d","lost":%d}' % (self._ids, earliest, lost)
         return self._line("gap", data, earliest - 1)
 
-    def _chunks(self, chunks: Sequence[Event]) -> bytes:
-        return _filled(self._chunk, chunks)
+    def _chunks(self, first: int, chunks: Sequence[bytes]) -> bytes:
+        return _filled(self._chunk, first, chunks)
 
     def _other(self, event: Event) -> bytes:
         return self._line(event.event, event.data, event.seq)
@@ -238,29 +232,50 @@ class NdjsonWire:
         return b'{"event":"%b","data":%b,"id":"%b%d"}\n' % (event.encode(), data, self._ids, seq)
 
 
-def _filled(form: bytes, chunks: Sequence[Event]) -> bytes:
-    """Return a form that was filled out with each chunk's data and number."""
+def _filled(form: bytes, first: int, chunks: Sequence[bytes]) -> bytes:
+    """Return a form that was filled out with each chunk and its number."""
     # One format of all is nearly twice as fast as one for each.
-    return form * len(chunks) % tuple([part for seq, _, data in chunks for part in (data, seq)])
+    count = len(chunks)
+    filling: list[bytes | int] = [b""] * (2 * count)
+    filling[::2], filling[1::2] = chunks, range(first, first + count)
+    return form * count % tuple(filling)
 
 
 def _pieces(
     events: Sequence[Event],
-    chunks: Callable[[Sequence[Event]], bytes],
+    chunks: Callable[[int, Sequence[bytes]], bytes],
     other: Callable[[Event], bytes],
 ) -> Iterator[bytes]:
     """Yield consecutive chunks as one piece and each other event as its own, but none empty.
 
+    Args:
+        events: The events.
+        chunks: Returns the bytes of chunks, for the number of the first and the data of each.
+        other: Returns those of another event.
+    """
+    metadata, first, data, terminal = _parts(events)
+    if metadata is not None and (piece := other(metadata)):
+        yield piece
+    if data and (piece := chunks(first, data)):
+        yield piece
+    if terminal is not None and (piece := other(terminal)):
+        yield piece
+
+
+def _parts(
+    events: Sequence[Event],
+) -> tuple[Event | None, int, Sequence[bytes], Event | None]:
+    """Return `metadata`, the first chunk's number and the data of all, and the terminal event.
+
     Only the first event of a log and its last are no chunks.
     """
-    start, stop = 0, len(events)
-    if events and events[0].event != "data":
-        start = 1
-        if piece := other(events[0]):
-            yield piece
-    if start < stop and events[-1].event != "data":
-        stop -= 1
-    if start < stop and (piece := chunks(events[start:stop])):
-        yield piece
-    if stop < len(events) and (piece := other(events[-1])):
-        yield piece
+    packed = EventRange.of(events)
+    metadata, first, data, terminal = None, packed.first, packed.data, None
+    if packed.others:
+        if packed.others.get(first) == "metadata":
+            metadata = packed[0]
+            first, data = first + 1, data[1:]
+        if data and first + len(data) - 1 in packed.others:
+            terminal = packed[-1]
+            data = data[:-1]
+    return metadata, first, data, terminal
