@@ -19,7 +19,7 @@ from chainserve.hook_calls import HookCalls
 from chainserve.log_lines import Log
 from chainserve.log_writer import LogWriter
 from chainserve.opening import Opening
-from chainserve.pacing import Follower, WriterPace
+from chainserve.pacing import Follower, Turns, WriterPace
 from chainserve.runs import PastRun, Run, RunOptions
 from chainserve.stores.base import RunRecord, Store
 from chainserve.translation import upstream_cause
@@ -66,6 +66,7 @@ class RunExecutor:
         self._hooks = HookCalls(on_end_timeout, log)
         self._max_lead = max_lead
         self._log = log
+        self._turns = Turns()
         self._live: dict[RunId, Run] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._joined = 0
@@ -275,7 +276,7 @@ class RunExecutor:
                         await writer.flush()
                     if came_at >= turn_ends:
                         await writer.flush()
-                        turn_ends = await pace.take_turns()
+                        turn_ends = await self._turns.take()
         finally:
             await writer.flush()
         if not run.is_over and pace.ends_large():

@@ -1,6 +1,7 @@
 """How fast a run may write: it shares the loop, and does not lose those who read its log."""
 
 import asyncio
+from collections import deque
 from collections.abc import Collection
 from typing import Protocol
 
@@ -10,7 +11,7 @@ _TURN_BYTES = 65536
 _CHUNK_BYTES = 256
 """What a chunk counts beside its data, for it takes time, too."""
 
-_TURN_SECONDS = 0.0025
+_TURN_SECONDS = 0.005
 """After so long, too: what is written is to be sent while the chain works on what comes next."""
 
 _POLL_INTERVAL = 0.01
@@ -25,6 +26,43 @@ class Follower(Protocol):
     """
 
     cursor: int
+
+
+class Turns:
+    """Lets those who would keep the loop busy have it one after another.
+
+    The loop does all that is due before it looks again for what has come. If every busy run had a
+    turn in each such round, a new request would wait for all of them, several times until its first
+    chunk is sent. So there is one turn in a round, and all other work goes on between two.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._are_given = False
+
+    async def take(self) -> float:
+        """Let others have the loop, and return when the turn ends that begins then.
+
+        Returns:
+            The end by the loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        turn = loop.create_future()
+        self._waiting.append(turn)
+        if not self._are_given:
+            self._are_given = True
+            loop.call_soon(self._give, loop)
+        await turn
+        return loop.time() + _TURN_SECONDS
+
+    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                loop.call_soon(self._give, loop)
+                return
+        self._are_given = False
 
 
 class WriterPace:
@@ -58,11 +96,6 @@ class WriterPace:
         A log keeps a chunk that is over its bound only until the next event.
         """
         return self._last >= _TURN_BYTES
-
-    async def take_turns(self) -> float:
-        """Let others have the loop, and return when they have it again, by the loop's clock."""
-        await asyncio.sleep(0)
-        return asyncio.get_running_loop().time() + _TURN_SECONDS
 
     async def give_way(self, seq: int, size: int) -> None:
         """Let others have the loop, and wait for followers that are too far behind.

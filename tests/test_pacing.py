@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from chainserve.pacing import Follower, WriterPace
+from chainserve.pacing import Follower, Turns, WriterPace
 
 pytestmark = pytest.mark.anyio
 
@@ -35,15 +35,51 @@ async def is_held(writer: asyncio.Task[None]) -> bool:
     return not done
 
 
-async def test_others_have_the_loop_before_each_turn_of_a_writer() -> None:
+async def test_others_have_the_loop_before_a_turn() -> None:
     ran: list[str] = []
     loop = asyncio.get_running_loop()
     loop.call_soon(ran.append, "others")
 
-    ends = await pace_of().take_turns()
+    ends = await Turns().take()
 
     assert ran == ["others"]
     assert loop.time() < ends < loop.time() + 1
+
+
+async def test_those_who_keep_the_loop_busy_have_it_one_after_another() -> None:
+    turns, happened = Turns(), list[str]()
+
+    async def write(name: str) -> None:
+        for _ in range(3):
+            await turns.take()
+            happened.append(name)
+
+    async def go_round() -> None:
+        while len(writers) > sum(writer.done() for writer in writers):
+            happened.append("-")
+            await asyncio.sleep(0)
+
+    writers = [asyncio.create_task(write(name)) for name in "abc"]
+    await go_round()
+
+    between = "".join(happened).split("-")
+    assert "".join(between) == "abcabcabc"
+    assert {len(names) for names in between} == {0, 1}
+
+
+async def test_a_writer_that_is_cancelled_while_it_waits_for_its_turn_keeps_nobody_waiting() -> (
+    None
+):
+    turns = Turns()
+    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+
+    waiting[0].cancel()
+    waiting[1].cancel()
+
+    async with asyncio.timeout(20):
+        await waiting[2]
+        await turns.take()
 
 
 async def test_a_writer_that_nobody_follows_does_not_wait() -> None:
