@@ -11,7 +11,8 @@ from langchain_core.runnables import RunnableConfig
 
 from chainserve.fast_paths.configs import ensured
 from chainserve.fast_paths.model_calls import started
-from chainserve.fast_paths.telling import on_llm_end
+from chainserve.fast_paths.sums import adds_as_text
+from chainserve.fast_paths.telling import is_told_nothing, on_llm_end
 
 _core: Any = chat_models
 """What `BaseChatModel.astream` calls is not public."""
@@ -49,6 +50,7 @@ async def astream(
         await model.rate_limiter.aacquire(blocking=True)
 
     tells = any(map(_wants_tokens, run_manager.handlers))
+    forgets = is_told_nothing(run_manager)
     chunks: list[ChatGenerationChunk] = []
     message: Any = None
     try:
@@ -65,6 +67,8 @@ async def astream(
                 await run_manager.on_llm_new_token(message.content, chunk=chunk)
             chunks.append(chunk)
             yield message
+            if forgets and _is_text_like(chunk, chunks[0]):
+                chunks.pop()
         # The last chunk says that it is the last.
         if isinstance(message, AIMessageChunk) and not message.chunk_position:
             content: Any = "" if isinstance(message.content, str) else []
@@ -91,6 +95,16 @@ def _wants_tokens(handler: Any) -> bool:
     """Tell whether a handler does anything with a token."""
     told = getattr(handler.on_llm_new_token, "__func__", None)
     return not handler.ignore_llm and told not in _NOBODY
+
+
+def _is_text_like(chunk: ChatGenerationChunk, first: ChatGenerationChunk) -> bool:
+    """Tell whether a chunk adds nothing but text to the first, which is another one."""
+    return (
+        chunk is not first
+        and type(chunk) is type(first) is ChatGenerationChunk
+        and not chunk.generation_info
+        and adds_as_text(chunk.message, first.message)
+    )
 
 
 _NOBODY = (LLMManagerMixin.on_llm_new_token, AsyncCallbackHandler.on_llm_new_token)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
@@ -12,8 +13,8 @@ from chainserve.fast_paths.configs import below, ensured
 from chainserve.fast_paths.contexts import going_on
 from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
-from chainserve.fast_paths.sums import Sum
-from chainserve.fast_paths.telling import on_chain_end, on_chain_start
+from chainserve.fast_paths.sums import Sum, adds_as_text
+from chainserve.fast_paths.telling import is_told_nothing, on_chain_end, on_chain_start
 
 _NOTHING: Any = object()
 
@@ -63,7 +64,8 @@ async def transform_in_place(
         if takes_run_manager:
             kwargs["run_manager"] = run_manager
         with set_config_context(child_config) as context:
-            transformed = context.run(transformer, _noting(first, inputs, read), **kwargs)
+            noting = _noting(first, inputs, read, forgets=is_told_nothing(run_manager))
+            transformed = context.run(transformer, noting, **kwargs)
             tapped = transformed
             for handler in run_manager.handlers:
                 # To ask a protocol takes long, and is not needed for the one that is always there.
@@ -100,11 +102,19 @@ async def transform_in_place(
             await transformed.aclose()
 
 
-async def _noting(first: Any, inputs: AsyncIterator[Any], read: list[Any]) -> AsyncIterator[Any]:
-    """Yield what goes in, and note what is read after the first."""
+async def _noting(
+    first: Any, inputs: AsyncIterator[Any], read: list[Any], *, forgets: bool
+) -> AsyncIterator[Any]:
+    """Yield what goes in, and note what is read after the first.
+
+    Messages that add nothing but text are not kept where nobody is told what goes in.
+    """
     if first is _NOTHING:
         return
     yield first
+    forgets = forgets and type(first) is AIMessageChunk
     async for chunk in inputs:
         read.append(chunk)
         yield chunk
+        if forgets and adds_as_text(chunk, first):
+            read.pop()

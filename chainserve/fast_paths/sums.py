@@ -31,7 +31,7 @@ class Sum:
             Exception: Whatever adding it raises, a `TypeError` aside.
         """
         waiting = self._waiting
-        if waiting and (type(chunk) is type(waiting[0]) is str or _adds_as_text(chunk, waiting[0])):
+        if waiting and (type(chunk) is type(waiting[0]) is str or adds_as_text(chunk, waiting[0])):
             waiting.append(chunk)
             if len(waiting) > _AT_ONCE:
                 self._waiting = [_added(waiting)]
@@ -61,7 +61,7 @@ class Sum:
             self._waiting, self._sum = [self._sum], None
 
 
-def _adds_as_text(chunk: Any, first: Any) -> bool:
+def adds_as_text(chunk: Any, first: Any) -> bool:
     """Tell whether a chunk has nothing but text to add to the first."""
     if type(chunk) in _TEXTS:
         return type(first) in _TEXTS

@@ -11,6 +11,7 @@ from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.callbacks.manager import (
     AsyncCallbackManagerForChainRun,
     AsyncCallbackManagerForLLMRun,
+    BaseRunManager,
 )
 from langchain_core.outputs import LLMResult
 from langchain_core.utils.uuid import uuid7
@@ -71,6 +72,15 @@ async def on_llm_end(run_manager: AsyncCallbackManagerForLLMRun, response: LLMRe
         await told.__func__.__wrapped__(run_manager, response)  # type: ignore[attr-defined]
     else:
         await told(response)
+
+
+def is_told_nothing(run_manager: BaseRunManager) -> bool:
+    """Tell whether nobody looks at what a run gets and gives, but for the usage of models."""
+    run_id, parent_run_id = run_manager.run_id, run_manager.parent_run_id
+    handlers: Sequence[Any] = run_manager.handlers
+    return are_observers(handlers) and not any(
+        handler.wants(run_id, parent_run_id) for handler in handlers
+    )
 
 
 def are_observers(handlers: Sequence[Any]) -> bool:
