@@ -165,11 +165,12 @@ def test_everybody_has_a_turn_in_each_round_and_is_first_in_their_turn() -> None
 
 def test_a_row_compares_the_cost_of_both_servers_and_of_the_chain() -> None:
     costs = {OURS: 2.0, THEIRS: 6.0, FLOOR: 1.0}
-    row = row_of(SHORT, {name: [Sample(1, cost, 0.5, 0.1)] for name, cost in costs.items()})
+    samples = {name: [Sample(1, cost, 0.5, 0.1)] for name, cost in costs.items()}
+    row = row_of(SHORT, samples)
     assert row.judged == [3]
     assert row.rates[OURS] == [2]
     assert row.firsts == {OURS: [100], THEIRS: [100]}
-    assert share_row(Goal(0.75, 0.9), row).judged == [0.5]
+    assert share_row(SHORT, Goal(0.75, 0.9), samples).judged == [0.5]
     assert first_row(row).judged == [1]
 
 
