@@ -238,6 +238,8 @@ def is_refused(port: int) -> bool:
         socket.create_connection((HOST, port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        return False  # It was in the queue of a socket that has just gone.
     return False
 
 
