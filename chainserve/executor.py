@@ -276,7 +276,8 @@ class RunExecutor:
                         await writer.flush()
                     if came_at >= turn_ends:
                         await writer.flush()
-                        turn_ends = await self._turns.take()
+                        turns = self._turns
+                        turn_ends = await (turns.take() if turn_ends else turns.begin())
         finally:
             await writer.flush()
         if not run.is_over and pace.ends_large():

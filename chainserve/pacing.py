@@ -14,6 +14,9 @@ _CHUNK_BYTES = 256
 _TURN_SECONDS = 0.005
 """After so long, too: what is written is to be sent while the chain works on what comes next."""
 
+_FIRST_TURN_SECONDS = 0.0025
+"""How long a run may write after its first chunk before it waits for its turn."""
+
 _POLL_INTERVAL = 0.01
 """Seconds between two looks at how far the followers are."""
 
@@ -40,8 +43,19 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._are_given = False
 
+    async def begin(self) -> float:
+        """Let others have the loop once, and return when a first, short turn ends.
+
+        Many an answer is over then, and would wait for its turn in vain.
+
+        Returns:
+            The end by the loop's clock.
+        """
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop().time() + _FIRST_TURN_SECONDS
+
     async def take(self) -> float:
-        """Let others have the loop, and return when the turn ends that begins then.
+        """Let others have the loop until it is one's turn, and return when that ends.
 
         Returns:
             The end by the loop's clock.

@@ -1,6 +1,7 @@
-"""How far a run writes ahead of those who read its log."""
+"""How far a run writes ahead of those who read its log, and when it lets others have the loop."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -35,12 +36,15 @@ async def is_held(writer: asyncio.Task[None]) -> bool:
     return not done
 
 
-async def test_others_have_the_loop_before_a_turn() -> None:
+@pytest.mark.parametrize("turn", [Turns.begin, Turns.take])
+async def test_others_have_the_loop_before_a_turn(
+    turn: Callable[[Turns], Awaitable[float]],
+) -> None:
     ran: list[str] = []
     loop = asyncio.get_running_loop()
     loop.call_soon(ran.append, "others")
 
-    ends = await Turns().take()
+    ends = await turn(Turns())
 
     assert ran == ["others"]
     assert loop.time() < ends < loop.time() + 1
