@@ -257,7 +257,7 @@ class RunExecutor:
         append, suspends = self.store.append, self.store.suspends
         if run.opening is not None:
             append, suspends = run.opening.append, True
-        writer = LogWriter(run, append, suspends=suspends)
+        writer = LogWriter(run, append)
         pace = WriterPace(run.followers, self._max_lead)
         turn_ends = 0.0
         try:
@@ -272,12 +272,12 @@ class RunExecutor:
                     if pace.is_due(len(data)):
                         await writer.flush()
                         await self._give_way(run, pace, len(data))
-                    if writer.add(data):
+                    if (waited := writer.add(data)) or suspends:
                         await writer.flush()
                     if came_at >= turn_ends:
                         await writer.flush()
-                        turns = self._turns
-                        turn_ends = await (turns.take() if turn_ends else turns.begin())
+                        turn_ends = await self._turns.next(turn_ends, waited=waited)
+                        writer.go_on()
         finally:
             await writer.flush()
         if not run.is_over and pace.ends_large():

@@ -22,30 +22,35 @@ class LogWriter:
 
     Args:
         run: The run; its `next_seq` counts what was appended.
-        append: Appends to its log.
-        suspends: Whether that may wait; then nothing is kept.
+        append: Appends to its log. Where that may wait, each chunk has to be flushed.
     """
 
-    __slots__ = ("_append", "_failure", "_follows", "_kept", "_loop", "_run", "_suspends")
+    __slots__ = ("_append", "_failure", "_follows", "_kept", "_loop", "_run")
 
-    def __init__(self, run: Run, append: Append, *, suspends: bool) -> None:
+    def __init__(self, run: Run, append: Append) -> None:
         self._run = run
         self._append = append
-        self._suspends = suspends
         self._loop = asyncio.get_running_loop()
         self._kept: list[bytes] = []
         self._follows = False
         self._failure: Exception | None = None
 
     def add(self, data: bytes) -> bool:
-        """Keep the chunk that comes next, and tell whether to `flush` at once."""
+        """Keep the chunk that comes next, and tell whether to `flush` it at once.
+
+        It is where the loop has gone on since the one before.
+        """
         self._kept.append(data)
         if self._follows:
             return False
-        if not self._suspends:
-            self._follows = True
-            self._loop.call_soon(self._go_on)
+        self.go_on()
         return True
+
+    def go_on(self) -> None:
+        """Take the chunk that comes next for one that follows, unless its chain waits for it."""
+        if not self._follows:
+            self._follows = True
+            self._loop.call_soon(self._note_a_wait)
 
     async def flush(self) -> None:
         """Append what is kept, unless the run has ended.
@@ -62,7 +67,7 @@ class LogWriter:
         run.next_seq = first + len(kept)
         await self._append(run.id, EventRange(first, kept, {}))
 
-    def _go_on(self) -> None:
+    def _note_a_wait(self) -> None:
         self._follows = False
         if self._kept:
             try:

@@ -43,31 +43,34 @@ class Turns:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._are_given = False
 
-    async def begin(self) -> float:
-        """Let others have the loop once, and return when a first, short turn ends.
-
-        Many an answer is over then, and would wait for its turn in vain.
-
-        Returns:
-            The end by the loop's clock.
-        """
-        await asyncio.sleep(0)
-        return asyncio.get_running_loop().time() + _FIRST_TURN_SECONDS
-
-    async def take(self) -> float:
+    async def next(self, ended_at: float, *, waited: bool) -> float:
         """Let others have the loop until it is one's turn, and return when that ends.
+
+        After the first chunk that is soon, and the turn short: many an answer is over then, and
+        would wait for a turn in vain. A chain that has waited by itself need not do so again.
+
+        Args:
+            ended_at: When the last turn ended; 0 where this is the first.
+            waited: Whether others have had the loop before what came last.
 
         Returns:
             The end by the loop's clock.
         """
         loop = asyncio.get_running_loop()
+        if not ended_at:
+            await asyncio.sleep(0)
+            return loop.time() + _FIRST_TURN_SECONDS
+        if not waited:
+            await self._take(loop)
+        return loop.time() + _TURN_SECONDS
+
+    async def _take(self, loop: asyncio.AbstractEventLoop) -> None:
         turn = loop.create_future()
         self._waiting.append(turn)
         if not self._are_given:
             self._are_given = True
             loop.call_soon(self._give, loop)
         await turn
-        return loop.time() + _TURN_SECONDS
 
     def _give(self, loop: asyncio.AbstractEventLoop) -> None:
         while self._waiting:

@@ -53,7 +53,7 @@ async def write(writer: LogWriter, *chunks: bytes) -> None:
 async def test_the_first_chunk_is_appended_at_once_and_the_others_when_the_loop_goes_on(
     log: Log, run: Any
 ) -> None:
-    writer = LogWriter(run, log.append, suspends=False)
+    writer = LogWriter(run, log.append)
 
     await write(writer, b"1", b"2", b"3")
     assert log.appended == [[chunk(1, b"1")]]
@@ -68,7 +68,7 @@ async def test_the_first_chunk_is_appended_at_once_and_the_others_when_the_loop_
 
 
 async def test_what_is_kept_is_appended_before_the_writer_goes_on(log: Log, run: Any) -> None:
-    writer = LogWriter(run, log.append, suspends=False)
+    writer = LogWriter(run, log.append)
     await write(writer, b"1", b"2")
 
     await writer.flush()
@@ -77,11 +77,26 @@ async def test_what_is_kept_is_appended_before_the_writer_goes_on(log: Log, run:
     assert log.appended == [[chunk(1, b"1")], [chunk(2, b"2")]]
 
 
-async def test_nothing_is_kept_for_a_store_that_may_wait(log: Log, run: Any) -> None:
-    log.waits = True
-    writer = LogWriter(run, log.append, suspends=True)
+async def test_what_comes_after_a_pause_of_the_writer_follows_unless_the_chain_waits_too(
+    log: Log, run: Any
+) -> None:
+    writer = LogWriter(run, log.append)
+    await write(writer, b"1")
+    await asyncio.sleep(0)
 
-    await write(writer, b"1", b"2")
+    writer.go_on()
+    assert not writer.add(b"2")
+    await asyncio.sleep(0)
+    assert writer.add(b"3")
+
+
+async def test_a_store_that_may_wait_gets_each_chunk_that_is_flushed(log: Log, run: Any) -> None:
+    log.waits = True
+    writer = LogWriter(run, log.append)
+
+    for data in (b"1", b"2"):
+        writer.add(data)
+        await writer.flush()
 
     assert log.appended == [[chunk(1, b"1")], [chunk(2, b"2")]]
 
@@ -89,7 +104,7 @@ async def test_nothing_is_kept_for_a_store_that_may_wait(log: Log, run: Any) -> 
 async def test_a_run_that_was_ended_gets_no_more_chunks_though_some_are_kept(
     log: Log, run: Any
 ) -> None:
-    writer = LogWriter(run, log.append, suspends=False)
+    writer = LogWriter(run, log.append)
     await write(writer, b"1", b"2")
 
     run.status = "cancelled"
@@ -103,7 +118,7 @@ async def test_a_run_that_was_ended_gets_no_more_chunks_though_some_are_kept(
 async def test_a_store_that_fails_while_the_chain_waits_is_told_to_the_writer(
     log: Log, run: Any
 ) -> None:
-    writer = LogWriter(run, log.append, suspends=False)
+    writer = LogWriter(run, log.append)
     await write(writer, b"1", b"2")
     log.failure = OSError("full")
     await asyncio.sleep(0)
@@ -115,7 +130,7 @@ async def test_a_store_that_fails_while_the_chain_waits_is_told_to_the_writer(
 async def test_a_store_that_waits_and_said_it_does_not_is_told_to_the_writer(
     log: Log, run: Any
 ) -> None:
-    writer = LogWriter(run, log.append, suspends=False)
+    writer = LogWriter(run, log.append)
     await write(writer, b"1", b"2")
     log.waits = True
     await asyncio.sleep(0)

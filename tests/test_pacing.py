@@ -1,7 +1,6 @@
 """How far a run writes ahead of those who read its log, and when it lets others have the loop."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
@@ -36,18 +35,27 @@ async def is_held(writer: asyncio.Task[None]) -> bool:
     return not done
 
 
-@pytest.mark.parametrize("turn", [Turns.begin, Turns.take])
-async def test_others_have_the_loop_before_a_turn(
-    turn: Callable[[Turns], Awaitable[float]],
-) -> None:
+@pytest.mark.parametrize("ended_at", [0.0, 1.0])
+async def test_others_have_the_loop_before_a_turn(ended_at: float) -> None:
     ran: list[str] = []
     loop = asyncio.get_running_loop()
     loop.call_soon(ran.append, "others")
 
-    ends = await turn(Turns())
+    ends = await Turns().next(ended_at, waited=False)
 
     assert ran == ["others"]
     assert loop.time() < ends < loop.time() + 1
+
+
+async def test_a_chain_that_has_waited_by_itself_has_its_turn_at_once() -> None:
+    ran: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.call_soon(ran.append, "others")
+
+    ends = await Turns().next(1.0, waited=True)
+
+    assert ran == []
+    assert ends > loop.time()
 
 
 async def test_those_who_keep_the_loop_busy_have_it_one_after_another() -> None:
@@ -55,7 +63,7 @@ async def test_those_who_keep_the_loop_busy_have_it_one_after_another() -> None:
 
     async def write(name: str) -> None:
         for _ in range(3):
-            await turns.take()
+            await turns.next(1.0, waited=False)
             happened.append(name)
 
     async def go_round() -> None:
@@ -75,7 +83,7 @@ async def test_a_writer_that_is_cancelled_while_it_waits_for_its_turn_keeps_nobo
     None
 ):
     turns = Turns()
-    waiting = [asyncio.create_task(turns.take()) for _ in range(3)]
+    waiting = [asyncio.create_task(turns.next(1.0, waited=False)) for _ in range(3)]
     await asyncio.sleep(0)
 
     waiting[0].cancel()
@@ -83,7 +91,7 @@ async def test_a_writer_that_is_cancelled_while_it_waits_for_its_turn_keeps_nobo
 
     async with asyncio.timeout(20):
         await waiting[2]
-        await turns.take()
+        await turns.next(1.0, waited=False)
 
 
 async def test_a_writer_that_nobody_follows_does_not_wait() -> None:

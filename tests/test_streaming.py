@@ -1,6 +1,7 @@
 """Streams: as they come, read at any speed, ended exactly once."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -278,6 +279,34 @@ async def test_a_chain_that_never_suspends_leaves_its_reader_and_others_their_tu
     response = await request(app, "POST", "/chain/stream", json={"input": 1})
 
     assert [e.json() for e in response.events() if e.event == "data"] == [*range(5000)]
+
+
+async def test_others_have_the_loop_after_each_chunk_that_takes_longer_than_a_turn() -> None:
+    rounds = 0
+    seen: list[int] = []
+
+    def go_round() -> None:
+        nonlocal rounds
+        rounds += 1
+        if not over.is_set():
+            asyncio.get_running_loop().call_soon(go_round)
+
+    async def work(_: AsyncIterator[Any]) -> AsyncIterator[int]:
+        for number in range(6):
+            until = time.monotonic() + 0.01
+            while time.monotonic() < until:
+                pass
+            seen.append(rounds)
+            yield number
+
+    over = asyncio.Event()
+    app = make_app(RunnableGenerator(work))
+    go_round()
+    response = await request(app, "POST", "/chain/stream", json={"input": 1})
+    over.set()
+
+    assert [event.data for event in response.events() if event.event == "data"] == [*"012345"]
+    assert sorted(set(seen)) == seen
 
 
 async def test_a_server_of_asgi_24_that_raises_on_send_is_understood() -> None:
