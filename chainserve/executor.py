@@ -257,29 +257,25 @@ class RunExecutor:
         append, suspends = self.store.append, self.store.suspends
         if run.opening is not None:
             append, suspends = run.opening.append, True
-        writer = LogWriter(run, append)
         pace = WriterPace(run.followers, self._max_lead)
         turn_ends = 0.0
-        try:
-            async with aclosing(run.work.chunks()) as chunks:
-                async for data in chunks:
-                    if run.status != "running":
-                        break  # It was left behind, and its id may be another run's by now.
-                    run.last_chunk_at = came_at = now()
-                    if run.first_chunk_at is None:
-                        run.first_chunk_at = came_at
-                        self._watch_deadlines(run)
-                    if pace.is_due(len(data)):
-                        await writer.flush()
-                        await self._give_way(run, pace, len(data))
-                    if (waited := writer.add(data)) or suspends:
-                        await writer.flush()
-                    if came_at >= turn_ends:
-                        await writer.flush()
-                        turn_ends = await self._turns.next(turn_ends, waited=waited)
-                        writer.go_on()
-        finally:
-            await writer.flush()
+        async with LogWriter(run, append) as writer, aclosing(run.work.chunks()) as chunks:
+            async for data in chunks:
+                if run.status != "running":
+                    break  # It was left behind, and its id may be another run's by now.
+                run.last_chunk_at = came_at = now()
+                if run.first_chunk_at is None:
+                    run.first_chunk_at = came_at
+                    self._watch_deadlines(run)
+                if pace.is_due(len(data)):
+                    await writer.flush()
+                    await self._give_way(run, pace, len(data))
+                if (waited := writer.add(data)) or suspends:
+                    await writer.flush()
+                if came_at >= turn_ends:
+                    await writer.flush()
+                    turn_ends = await self._turns.next(turn_ends, waited=waited)
+                    writer.go_on()
         if not run.is_over and pace.ends_large():
             await self._give_way(run, pace, 0)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from chainserve.runs import Run
 from chainserve.types import RunId
@@ -13,7 +13,7 @@ Append: TypeAlias = Callable[[RunId, Sequence[Event]], Coroutine[Any, Any, None]
 
 
 class LogWriter:
-    """Appends the chunks of a run to its log.
+    """Appends the chunks of a run to its log, all of them when it is left.
 
     While a chain says one chunk after another, the loop is its own: nobody reads what it has said
     until it waits. So what follows a chunk without a wait is kept until the loop goes on, and is
@@ -34,6 +34,12 @@ class LogWriter:
         self._kept: list[bytes] = []
         self._follows = False
         self._failure: Exception | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.flush()
 
     def add(self, data: bytes) -> bool:
         """Keep the chunk that comes next, and tell whether to `flush` it at once.

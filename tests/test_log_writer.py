@@ -90,6 +90,18 @@ async def test_what_comes_after_a_pause_of_the_writer_follows_unless_the_chain_w
     assert writer.add(b"3")
 
 
+async def test_what_a_chain_has_said_before_it_fails_is_appended(log: Log, run: Any) -> None:
+    async def fail() -> None:
+        async with LogWriter(run, log.append) as writer:
+            await write(writer, b"1", b"2")
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await fail()
+
+    assert log.appended == [[chunk(1, b"1")], [chunk(2, b"2")]]
+
+
 async def test_a_store_that_may_wait_gets_each_chunk_that_is_flushed(log: Log, run: Any) -> None:
     log.waits = True
     writer = LogWriter(run, log.append)
