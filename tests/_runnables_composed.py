@@ -36,6 +36,7 @@ from tests._steps import (
     passing,
     scripted,
     seeing,
+    setting,
     source,
     taking,
     text_chunks,
@@ -193,12 +194,36 @@ COMPOSED = {
         inputs=("h", "i"),
         concurrent=True,
     ),
+    "parallel in which one goes on": Case(
+        lambda j: RunnableParallel(a=source(j, "x"), b=source(j, *THREE, *THREE) | passing(j)),
+        concurrent=True,
+    ),
+    "parallel in which one ends early": Case(
+        lambda j: RunnableParallel(a=source(j), b=source(j, *THREE) | passing(j)), concurrent=True
+    ),
+    "context variables in parallel": Case(
+        lambda j: (
+            RunnableParallel(a=passing(j) | setting(j, "a") | passing(j, "after")) | passing(j)
+        ),
+        inputs=("a", "b", "c"),
+    ),
+    "parallel that raises in the end": Case(
+        lambda j: RunnableParallel(a=_failing(j, *THREE), b=source(j, "x")), concurrent=True
+    ),
     "parallel that raises": Case(lambda j: RunnableParallel(a=_failing(j, "x")) | passing(j)),
     "parallel models": Case(
         lambda j: RunnableParallel(a=_answer(j), b=_answer(j)), input=QUESTION, concurrent=True
     ),
     "assign": Case(
         lambda j: RunnablePassthrough.assign(answer=_answer(j)) | RunnablePick("answer"),
+        input=QUESTION,
+        concurrent=True,
+    ),
+    "assign a chain": Case(
+        lambda j: RunnablePassthrough.assign(answer=_answer(j)), input=QUESTION, concurrent=True
+    ),
+    "assign a chain that raises": Case(
+        lambda j: RunnablePassthrough.assign(a=_failing(j, *THREE)) | passing(j),
         input=QUESTION,
         concurrent=True,
     ),

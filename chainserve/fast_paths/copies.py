@@ -25,6 +25,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
 from chainserve.fast_paths.chat_models import in_chain
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
+from chainserve.fast_paths.parallels import transform_parts
 from chainserve.fast_paths.parsers import (
     parse_result_in_place,
     parse_short_result_in_place,
@@ -36,6 +37,16 @@ from chainserve.fast_paths.streaming import transform_in_place
 class _Sequence(RunnableSequence[Any, Any]):
     _atransform_stream_with_config = transform_in_place
     ainvoke = invoke_in_place
+
+
+class _Parallel(RunnableParallel[Any]):
+    _atransform = transform_parts
+    _atransform_stream_with_config = transform_in_place
+
+
+class _Assign(RunnableAssign):
+    _atransform_stream_with_config = transform_in_place
+    _acall_with_config = call_in_place
 
 
 class _Pick(RunnablePick):
@@ -81,6 +92,8 @@ class _StrParser(StrOutputParser):
 
 _CLASSES: Mapping[type, type] = {
     RunnableSequence: _Sequence,
+    RunnableParallel: _Parallel,
+    RunnableAssign: _Assign,
     RunnablePick: _Pick,
     RunnablePassthrough: _Passthrough,
     RunnableLambda: _Lambda,
@@ -116,7 +129,7 @@ def copied(runnable: Any) -> Any:
 
     A copy without parts of its own shares the runnable's members, so what is set later counts.
     """
-    kind = type(runnable)
+    kind = _kind_of(runnable)
     taken = chat_openai() if is_chat_openai(runnable) else _CLASSES.get(kind)
     parts = _PARTS.get(kind)
     if taken is None and parts is None:
@@ -130,6 +143,16 @@ def copied(runnable: Any) -> Any:
     if taken is not None:
         object.__setattr__(made, "__class__", taken)
     return made
+
+
+def _kind_of(runnable: Any) -> type:
+    """Return the class of a runnable; of `RunnableParallel[dict]`, the class without its types.
+
+    Those are classes of their own to pydantic, and `RunnablePassthrough.assign` makes such.
+    """
+    kind = type(runnable)
+    generic: Mapping[str, Any] = kind.__dict__.get("__pydantic_generic_metadata__", {})
+    return generic.get("origin") or kind
 
 
 _PARTS: Mapping[type, _Parts] = {

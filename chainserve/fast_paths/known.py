@@ -17,6 +17,7 @@ _OF_CORE: Digests = {
         "Runnable._acall_with_config": "d49d24f429c0dd10",
         "RunnableLambda._ainvoke": "e5ead76aca8084a9",
         "RunnableSequence.ainvoke": "2d563ee2ded2752a",
+        "RunnableParallel._atransform": "bf9e3528c011fea6",
         "Runnable.astream_events": "60adacbffa0e6436",
     },
     "langchain_core.runnables.utils": {
