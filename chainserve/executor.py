@@ -14,7 +14,6 @@ from chainserve.errors import (
     RunTimeoutError,
     UpstreamError,
 )
-from chainserve.execution import Work
 from chainserve.hook_calls import HookCalls
 from chainserve.log_lines import Log
 from chainserve.log_writer import LogWriter
@@ -25,6 +24,7 @@ from chainserve.stores.base import RunRecord, Store
 from chainserve.translation import upstream_cause
 from chainserve.types import CancelReason, RunId
 from chainserve.wire.events import metadata_event
+from chainserve.work import Work
 
 _SIBLINGS_TIMEOUT = 0.1
 """Seconds in which what a failed step leaves running may end before the failure is told."""

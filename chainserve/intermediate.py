@@ -13,10 +13,12 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tracers import log_stream
 from langchain_core.tracers.schemas import Run as TracedRun
 
-from chainserve.execution import Execution, StreamedWork
+from chainserve.execution import Execution
 from chainserve.fast_paths import stream_events
-from chainserve.serialization import WellKnownLCSerializer, dumps_any
+from chainserve.json_text import dumps_any
+from chainserve.serialization import WellKnownLCSerializer
 from chainserve.wire.sse import json_line
+from chainserve.work import StreamedWork
 
 Filters: TypeAlias = Mapping[str, Sequence[str] | None]
 """LangChain's `include_names`, `include_types`, `include_tags` and the same with `exclude`."""

@@ -20,7 +20,6 @@ from chainserve.errors import (
     RunFailedError,
     RunTimeoutError,
 )
-from chainserve.execution import Work
 from chainserve.hooks import EndedRun, OnEnd, TranslateError
 from chainserve.opening import AskForToken, Opening, Tokens
 from chainserve.pacing import Follower
@@ -36,6 +35,7 @@ from chainserve.types import (
 )
 from chainserve.wire.events import Event, end_event, error_event
 from chainserve.wire.sse import exact
+from chainserve.work import Work
 
 _KEPT_MESSAGE = 1000
 """How many characters of an error's message a record keeps."""

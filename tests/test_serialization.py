@@ -16,7 +16,7 @@ from pydantic import BaseModel, field_serializer
 
 from chainserve import WellKnownLCSerializer
 from chainserve.errors import OutputNotSerializableError
-from chainserve.serialization import dumps_any
+from chainserve.json_text import dumps_any
 from tests import _pair_chains as chains
 from tests._pair_values import Slotted, half_made
 from tests._pairs import CHAINSERVE, forget_oracle_state

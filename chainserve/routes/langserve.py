@@ -16,7 +16,6 @@ from chainserve.errors import (
     RunCancelledError,
     RunFailedError,
 )
-from chainserve.execution import Work
 from chainserve.opening import Tokens
 from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.responses import OutputResponse, wait_for_end
@@ -27,6 +26,7 @@ from chainserve.runtime import Runtime, runtime_of
 from chainserve.schema import FeedbackToken
 from chainserve.types import RunId
 from chainserve.validation import BatchEnvelope, InvokeEnvelope, validate_envelope
+from chainserve.work import BatchWork, Work
 
 
 class LangServeRoutes:
@@ -77,7 +77,7 @@ class LangServeRoutes:
             on_disconnect=body.on_disconnect,
         )
         kwargs = self._starter.kwargs(body.kwargs, request)
-        work = self._execution.batch(values, configs, kwargs)
+        work = BatchWork(self._execution, values, configs, kwargs)
         return await self._answer(request, work, asked, _batch_body)
 
     def _check_size(self, body: object, runtime: Runtime) -> None:

@@ -14,7 +14,6 @@ from chainserve.errors import (
     RunNotEndedError,
     RunNotFoundError,
 )
-from chainserve.execution import Work
 from chainserve.responses import wait_for_end
 from chainserve.routes.reading import (
     accepted,
@@ -37,6 +36,7 @@ from chainserve.runtime import runtime_of
 from chainserve.stores.base import RunRecord
 from chainserve.types import RunId
 from chainserve.validation import CancelEnvelope, RunEnvelope, input_error, validate_envelope
+from chainserve.work import Work
 
 _MAX_LISTED = 100
 """How many runs are listed."""

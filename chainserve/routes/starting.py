@@ -19,7 +19,7 @@ from chainserve.errors import (
     InvalidIdempotencyKeyError,
     RunNotFoundError,
 )
-from chainserve.execution import Execution, Work
+from chainserve.execution import Execution
 from chainserve.feedback import tracing_is_on
 from chainserve.intermediate import StreamEventsWork, StreamLogWork
 from chainserve.observability import request_id_of
@@ -31,6 +31,7 @@ from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
 from chainserve.validation import InvokeEnvelope
 from chainserve.wire.negotiation import Preferences
+from chainserve.work import InvokeWork, StreamWork, Work
 
 IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
 LAST_EVENT_ID_HEADER = "Last-Event-ID"
@@ -136,12 +137,12 @@ class RunStarter:
         chain, execution = self.chain, self.execution
         value, kwargs = execution.parse_input(body.input, config), self.kwargs(body.kwargs, request)
         if mode == "invoke":
-            return execution.invoke(value, config, kwargs)
+            return InvokeWork(execution, [value], [config], kwargs)
         keep_chunks = chain.on_end is not None
         if mode == "stream":
             if as_text and execution.graph is not None:
                 kwargs = {**execution.graph.text_arguments(), **kwargs}
-            return execution.stream(value, config, kwargs, keep_chunks=keep_chunks)
+            return StreamWork(execution, [value], [config], kwargs, keep_chunks=keep_chunks)
         steps: dict[str, Any] = {
             "filters": body.filters,
             "allowed": chain.stream_log_name_allow_list,

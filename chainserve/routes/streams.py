@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chainserve.cross_site import refuse_cross_site
-from chainserve.execution import Work
 from chainserve.queries import canonical_query, input_of_query, json_parameter
 from chainserve.responses import EventStreamResponse, Wire
 from chainserve.routes.reading import (
@@ -25,6 +24,7 @@ from chainserve.runtime import runtime_of
 from chainserve.types import DisconnectMode
 from chainserve.validation import EventsEnvelope, InvokeEnvelope, input_error, validate_envelope
 from chainserve.wire.projections import EVENT_STREAM, PLAIN_TEXT, LangServeWire
+from chainserve.work import Work
 
 _Mode: TypeAlias = Literal["stream", "stream_log", "stream_events"]
 
