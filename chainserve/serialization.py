@@ -18,8 +18,18 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from pydantic import BaseModel, Discriminator, RootModel, Tag
 
-from chainserve.json_text import dumps_any, dumps_slowly, write
+from chainserve.json_text import default, dumps_any, dumps_slowly, write
 from chainserve.well_known import CLASSES, decode
+
+__all__ = [
+    "Serializer",
+    "ServerSideException",
+    "WellKnownLCSerializer",
+    "default",
+    "dump_events",
+    "load_events",
+    "plain_data",
+]
 
 
 class Serializer(abc.ABC):

@@ -25,7 +25,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from chainserve.fast_paths.calling import call_function, call_in_place, invoke_in_place
 from chainserve.fast_paths.chat_models import in_chain
 from chainserve.fast_paths.openai import chat_openai, is_chat_openai
-from chainserve.fast_paths.parallels import transform_parts
+from chainserve.fast_paths.parallels import transform_and_assign, transform_parts
 from chainserve.fast_paths.parsers import (
     parse_result_in_place,
     parse_short_result_in_place,
@@ -45,7 +45,7 @@ class _Parallel(RunnableParallel[Any]):
 
 
 class _Assign(RunnableAssign):
-    _atransform_stream_with_config = transform_in_place
+    atransform = transform_and_assign
     _acall_with_config = call_in_place
 
 

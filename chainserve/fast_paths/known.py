@@ -20,6 +20,10 @@ _OF_CORE: Digests = {
         "RunnableParallel._atransform": "bf9e3528c011fea6",
         "Runnable.astream_events": "60adacbffa0e6436",
     },
+    "langchain_core.runnables.passthrough": {
+        "RunnableAssign.atransform": "5e90d09dc3b46797",
+        "RunnableAssign._atransform": "c2ce5cb93a7afa71",
+    },
     "langchain_core.runnables.utils": {
         "accepts_config": "9236a21364e403cc",
         "accepts_run_manager": "14d76ada75d1f7f4",
