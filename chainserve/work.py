@@ -13,9 +13,9 @@ from langchain_core.runnables.config import merge_configs
 from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.config import ensure_run_id
 from chainserve.execution import Execution
-from chainserve.serialization import dump_events
+from chainserve.serialization import WellKnownLCSerializer, dump_events
 from chainserve.types import RunId, RunMode
-from chainserve.wire.sse import json_line
+from chainserve.wire.sse import json_line, text_line
 
 
 class Work:
@@ -195,14 +195,18 @@ class StreamWork(StreamedWork):
         [value], [config] = self.inputs, self._observed()
         stream = self.runnable.astream(value, config, **self.kwargs)
         del value, config  # A stream may wait for long, and has no more need of them.
-        dumps, kept = self._execution.serializer.dumps, self._kept
+        serializer, kept = self._execution.serializer, self._kept
+        dumps, is_default = serializer.dumps, type(serializer) is WellKnownLCSerializer
         count = 0
         async with aclosing(cast("AsyncGenerator[Any]", stream)) as chunks:
             async for chunk in chunks:
                 count += 1
                 if kept is not None:
                     kept.append(chunk)
-                yield json_line(dumps(chunk))
+                if is_default and isinstance(chunk, str):
+                    yield text_line(chunk)
+                else:
+                    yield json_line(dumps(chunk))
         if count == 1 and self._observers[0].output is NOTHING:
             self._observers[0].output = chunk  # A runnable of its own kind need not tell callbacks.
         self.outputs = [self._written_output()]

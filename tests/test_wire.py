@@ -1,14 +1,17 @@
 """The wire: exact bytes from events, without a socket."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import orjson
 import pytest
+from langchain_core.messages.base import TextAccessor
 
+from chainserve.serialization import WellKnownLCSerializer
 from chainserve.types import RunId
 from chainserve.wire.events import Event, end_event, error_event, metadata_event
 from chainserve.wire.projections import LangServeWire
-from chainserve.wire.sse import json_line
+from chainserve.wire.sse import json_line, text_line
 from tests._sse import decode_events
 
 RUN_ID = RunId("6f1c2f0e-8d1a-4a57-9a86-4a2f6f0f3f11")
@@ -65,6 +68,20 @@ def test_what_other_clients_take_for_a_line_break_is_escaped(character: str) -> 
 
     assert line == f'"a\\u{ord(character):04x}b"'.encode()
     assert orjson.loads(line) == f"a{character}b"
+
+
+def every_text() -> Iterator[str]:
+    """Yield characters of all kinds, lone surrogates among them, with others around."""
+    for code in (*range(0x10000), *range(0x10000, 0x110000, 97)):
+        yield f'a{chr(code)}"b'
+
+
+def test_a_text_is_written_as_any_object_is() -> None:
+    dumps = WellKnownLCSerializer().dumps
+    odd = ["", "\\", "\ud83d\ude00", "é\udcff\u2028", TextAccessor("of a message"), "long" * 10_000]
+
+    for text in [*odd, *every_text()]:
+        assert text_line(text) == json_line(dumps(text))
 
 
 @pytest.mark.parametrize("data", [b'{"a":\n1}', b'{"a":\r\n 1}', b"[1,\r2]"])

@@ -1,6 +1,7 @@
 """Server-Sent Events (WHATWG HTML Standard, section 9.2) in LangServe's layout."""
 
 from datetime import datetime
+from json.encoder import encode_basestring, encode_basestring_ascii
 
 _LINE_BREAKS_OF_OTHERS = (
     (b"\xc2\x85", b"\\u0085"),
@@ -35,6 +36,18 @@ def json_line(data: bytes) -> bytes:
         for character, escape in _LINE_BREAKS_OF_OTHERS:
             data = data.replace(character, escape)
     return b"%b" % data  # Which is `exact`.
+
+
+def text_line(text: str) -> bytes:
+    """Return a text as JSON: what `json_line` makes of it in orjson's form, for less."""
+    try:
+        data = encode_basestring(text).encode()
+    except UnicodeEncodeError:  # A lone surrogate, which has no UTF-8.
+        return encode_basestring_ascii(text).encode()
+    if not data.isascii():
+        for character, escape in _LINE_BREAKS_OF_OTHERS:
+            data = data.replace(character, escape)
+    return data
 
 
 def encode_event(
