@@ -27,7 +27,7 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
             "text/event-stream",
             b'event: metadata\r\ndata: {"run_id": "a"}\r\n\r\nevent: data\r\ndata: "half"\r\n\r\n',
         ),
-        "/again/stream": (
+        "/open/stream": (
             200,
             "text/event-stream",
             b'id: 1\r\nevent: metadata\r\ndata: {"run_id": "a"}\r\n\r\n'
@@ -56,12 +56,14 @@ class Elsewhere(http.server.BaseHTTPRequestHandler):
         status, kind, body = self.bodies.get(self.path, (404, "application/json", b"{}"))
         self.send_response(status)
         self.send_header("content-type", kind)
-        if self.path == "/again/stream":
+        if self.path == "/open/stream":
             self.send_header("preference-applied", "resumable")
         if status == 307:
             self.send_header("location", "http://elsewhere.invalid/?key=sk-1")
         self.end_headers()
         self.wfile.write(body)
+        if self.path == "/open/stream":
+            self.rfile.read()  # Until the client hangs up.
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -522,7 +522,7 @@ def test_ctrl_c_leaves_a_run_that_was_joined(port: int) -> None:
 
 
 def test_a_cancelling_that_nobody_confirms_is_not_said_to_be_one(elsewhere: str) -> None:
-    with Calling(1, f"{elsewhere}/again", "x") as calling:
+    with Calling(1, f"{elsewhere}/open", "x") as calling:
         calling.read(4)
         code, _, err = calling.interrupt()
 
