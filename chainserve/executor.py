@@ -318,7 +318,7 @@ class RunExecutor:
         finally:
             for run_id in run.ids:
                 self._live.pop(run_id, None)
-            run.ended.set()
+            run.note_kept()
         self._log.info("run", **run.line(asyncio.get_running_loop().time()))
         if (on_end := run.options.on_end) is not None:
             for ended in run.ended_runs():

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -64,10 +65,21 @@ class Log:
             # What is in the path of a request may control the terminal that shows the log.
             fields["path"] = _quoted(fields["path"])
         fields["event"], fields["level"] = event, name
-        fields["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+        fields["timestamp"] = _timestamp()
         line = self._render(logger, name, fields)
         if not _written(logger, line):
             logger.handle(logger.makeRecord(logger.name, level, __file__, 0, line, (), None))
+
+
+def _timestamp() -> str:
+    """Return the time as structlog writes it, in UTC: without microseconds where there are none."""
+    second, microsecond = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(second)}.{microsecond:06}Z" if microsecond else f"{_second(second)}Z"
+
+
+@lru_cache(1)  # Most lines are of the same second as those before them.
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _quoted(path: str) -> str:

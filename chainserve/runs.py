@@ -8,9 +8,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from chainserve.cancellation import TaskScope
 from chainserve.errors import (
@@ -41,8 +40,7 @@ _KEPT_MESSAGE = 1000
 """How many characters of an error's message a record keeps."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """What the chain, the settings and the request say about a run; durations are seconds.
 
     Attributes:
@@ -96,6 +94,7 @@ class Run:
         cancel_reason: Why it was cancelled.
         is_held: Whether the server holds its chain back.
         is_ending: Whether its end has begun, so that it can no longer be cancelled.
+        has_log: Whether it writes its events to a log.
         readers: How many wait for it or read its log here.
         followers: Those of them who read its log.
         opening: What keeps its chunks until its feedback tokens are there, where callers get them.
@@ -107,6 +106,7 @@ class Run:
         self.mode: RunMode = work.mode
         self.epoch = secrets.token_urlsafe(4)
         self.options = options
+        self.has_log = self.streams or options.log
         self.status: RunStatus = "pending"
         self.outputs: Sequence[bytes | None] = ()
         self.error: ChainServeError | None = None
@@ -122,6 +122,7 @@ class Run:
         self.followers: list[Follower] = []
         self.is_ending = False
         self.is_held = False
+        self._is_kept = False
         self.resumable = options.resumable
         self.scope = TaskScope()
         self.deadline: asyncio.TimerHandle | None = None
@@ -132,7 +133,16 @@ class Run:
     @cached_property
     def ended(self) -> asyncio.Event:
         """Set once the state is final and kept; made when it is asked for, since few do."""
-        return asyncio.Event()
+        event = asyncio.Event()
+        if self._is_kept:
+            event.set()
+        return event
+
+    def note_kept(self) -> None:
+        """Tell those who wait for it that the final state is kept."""
+        self._is_kept = True
+        if "ended" in vars(self):
+            self.ended.set()
 
     @property
     def id(self) -> RunId:
@@ -143,11 +153,6 @@ class Run:
     def continues(self) -> bool:
         """Whether it goes on when its last reader leaves."""
         return self.options.on_disconnect == "continue"
-
-    @property
-    def has_log(self) -> bool:
-        """Whether it writes its events to a log."""
-        return self.streams or self.options.log
 
     @property
     def streams(self) -> bool:
@@ -285,8 +290,7 @@ class Run:
         return min(deadlines, key=lambda deadline: deadline[1] + deadline[2])
 
 
-@dataclass(frozen=True, slots=True)
-class PastRun:
+class PastRun(NamedTuple):
     """A run that ended before, as its records tell it: what an idempotency key leads back to.
 
     Attributes:

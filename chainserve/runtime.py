@@ -19,6 +19,7 @@ from chainserve.observability import make_logger
 from chainserve.runs import RunOptions
 from chainserve.settings import Settings, read_settings
 from chainserve.stores.memory import MemoryStore
+from chainserve.types import DisconnectMode
 from chainserve.workers import refuse_second_worker
 
 _ATTRIBUTE = "_chainserve_runtimes"
@@ -77,29 +78,30 @@ class Runtime:
         shortest = self.settings.retry_ms
         return shortest + round(shortest * random.random() / 2)
 
-    def run_options(self, chain: Chain, **requested: Any) -> RunOptions:
+    def run_options(
+        self, chain: Chain, *, on_disconnect: DisconnectMode | None, **requested: Any
+    ) -> RunOptions:
         """Return the chain's policy and deadlines, the settings' where it has none.
 
         Args:
             chain: The chain.
-            requested: What the request says, such as `path`; it goes before both where not None.
+            on_disconnect: The caller's policy, which goes before both.
+            requested: What else the request says, such as `path`.
         """
         settings = self.settings
-        policy = {
-            "on_disconnect": chain.on_disconnect or settings.on_disconnect,
-            "run_timeout": _first(chain.run_timeout, settings.run_timeout),
-            "first_event_timeout": _first(chain.first_event_timeout, settings.first_event_timeout),
-            "idle_timeout": _first(chain.idle_timeout, settings.idle_timeout),
-            "resume_grace": _first(chain.resume_grace, settings.resume_grace),
-            "retained": _first(chain.retention, settings.retention),
-            "max_output_bytes": settings.max_output_bytes,
-            "on_end": chain.on_end,
-            "translate_error": chain.translate_error,
-        }
-        if settings.stateless:
-            policy |= {"resume_grace": 0, "retained": False}
-        given = {name: value for name, value in requested.items() if value is not None}
-        return RunOptions(**{**policy, **given})
+        keeps = not settings.stateless
+        return RunOptions(
+            on_disconnect=on_disconnect or chain.on_disconnect or settings.on_disconnect,
+            run_timeout=_first(chain.run_timeout, settings.run_timeout),
+            first_event_timeout=_first(chain.first_event_timeout, settings.first_event_timeout),
+            idle_timeout=_first(chain.idle_timeout, settings.idle_timeout),
+            resume_grace=_first(chain.resume_grace, settings.resume_grace) if keeps else 0,
+            retained=_first(chain.retention, settings.retention) if keeps else False,
+            max_output_bytes=settings.max_output_bytes,
+            on_end=chain.on_end,
+            translate_error=chain.translate_error,
+            **requested,
+        )
 
 
 def _first(own: Any, default: Any) -> Any:

@@ -3,6 +3,7 @@
 from contextvars import copy_context
 from typing import Any
 from uuid import UUID
+from weakref import ref
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackHandler
@@ -10,10 +11,14 @@ from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
     patch_config,
+    set_config_context,
     var_child_runnable_config,
 )
+from langchain_core.tracers import LangChainTracer
+from langsmith import Client, RunTree
 
-from chainserve.fast_paths.configs import below, ensured
+from chainserve.callbacks import RunObserver
+from chainserve.fast_paths.configs import below, context_of, ensured
 from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.telling import on_chain_start
 
@@ -104,6 +109,30 @@ def test_the_config_below_a_run_is_made_alike(name: str) -> None:
     assert seen(made) == seen(patch_config(config, callbacks=manager))
     for key in ("tags", "metadata", "configurable"):
         assert made[key] is not config[key]
+
+
+def test_the_context_of_a_config_is_made_alike() -> None:
+    client = Client(api_url="http://127.0.0.1:1", api_key="none", auto_batch_tracing=False)
+    traced = RunTree(id=RUN, name="traced", ls_client=client)
+    tracer = LangChainTracer(client=client)
+    tracer.run_map[str(RUN)] = traced
+    observer = RunObserver(RUN)
+    inherited: list[list[BaseCallbackHandler]] = [
+        [],
+        [observer],
+        [HANDLER, observer],
+        [observer, tracer],
+    ]
+    for handlers in inherited:
+        manager = AsyncCallbackManager(handlers=handlers, parent_run_id=RUN)
+        config: Any = {"callbacks": manager, "tags": ["a"]}
+        own = dict(context_of(config))
+        with set_config_context(config) as theirs:
+            assert own == dict(theirs)
+        assert own[var_child_runnable_config] is config
+        assert any(isinstance(value, ref) and value() is traced for value in own.values()) is (
+            tracer in handlers
+        )
 
 
 @pytest.mark.parametrize("tag", [None, "seq:step:1", "t"])

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -121,6 +122,25 @@ def test_fields_without_a_value_are_left_out_and_paths_are_quoted(log_format: An
 
     assert "exit" not in kept.lines[0][1]
     assert _QUOTED_PATH in kept.lines[0][1]
+
+
+@pytest.mark.parametrize("nanoseconds", [0, 999, 1_000, 10**18 + 10, 10**18 + 50_000, 2**60])
+def test_times_are_written_as_structlog_writes_them(
+    nanoseconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def render(logger: Any, level: str, fields: dict[str, Any]) -> str:
+        made.append(fields["timestamp"])
+        return f"at {made[-1]}"
+
+    log = Log(a_logger()[0], render)
+    monkeypatch.setattr("time.time_ns", lambda: nanoseconds)
+    log.info("run")
+    log.info("run")
+
+    time = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=nanoseconds // 1000)
+    assert made == [time.isoformat().replace("+00:00", "Z")] * 2
 
 
 def test_what_the_logger_does_not_take_is_not_made() -> None:

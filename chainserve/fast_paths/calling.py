@@ -5,9 +5,8 @@ from types import FunctionType
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-from langchain_core.runnables.config import set_config_context
 
-from chainserve.fast_paths.configs import below, ensured
+from chainserve.fast_paths.configs import below, context_of, ensured
 from chainserve.fast_paths.contexts import in_context
 from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
@@ -35,15 +34,15 @@ async def call_in_place(
     )
     try:
         child_config = below(config, child_of(run_manager))
-        with set_config_context(child_config) as context:
-            takes_config, takes_run_manager = takes(func)
-            if getattr(func, "__func__", None) is call_function:
-                kwargs["config"] = child_config  # It changes nothing in it.
-            elif takes_config:
-                kwargs["config"] = below(config, child_of(run_manager))
-            if takes_run_manager:
-                kwargs["run_manager"] = run_manager
-            output = await in_context(func(input_, **kwargs), context)
+        context = context_of(child_config)
+        takes_config, takes_run_manager = takes(func)
+        if getattr(func, "__func__", None) is call_function:
+            kwargs["config"] = child_config  # It changes nothing in it.
+        elif takes_config:
+            kwargs["config"] = below(config, child_of(run_manager))
+        if takes_run_manager:
+            kwargs["run_manager"] = run_manager
+        output = await in_context(func(input_, **kwargs), context)
     except BaseException as error:
         await run_manager.on_chain_error(error)
         raise
@@ -96,8 +95,7 @@ async def invoke_in_place(
         for number, step in enumerate(self.steps, start=1):
             child = child_of(run_manager, f"seq:step:{number}")
             config = below(config, child)
-            with set_config_context(config) as context:
-                value = await in_context(step.ainvoke(value, config, **kwargs), context)
+            value = await in_context(step.ainvoke(value, config, **kwargs), context_of(config))
             kwargs = {}  # They are for the first step alone.
     except BaseException as error:
         await run_manager.on_chain_error(error)

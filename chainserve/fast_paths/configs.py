@@ -1,5 +1,7 @@
 """The configs of steps, without looking for what a config of the same run cannot lack."""
 
+from collections.abc import Sequence
+from contextvars import Context, copy_context
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManager
@@ -7,9 +9,12 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     CONFIG_KEYS,
     DEFAULT_RECURSION_LIMIT,
+    _set_config_context,
     ensure_config,
     var_child_runnable_config,
 )
+
+from chainserve.fast_paths.telling import are_observers
 
 _KEYS = frozenset(CONFIG_KEYS)
 _COPIED = ("tags", "metadata", "configurable")
@@ -20,9 +25,13 @@ _NOTED = frozenset({"model", "checkpoint_ns"})
 def ensured(config: RunnableConfig | None) -> RunnableConfig:
     """Return what `ensure_config` does: a config with all that it must have.
 
-    A step is given the config that its context has, too, and so has nothing to inherit from there.
+    A step is given the config that its context has, too, and so has nothing to inherit from there;
+    nor has the first, whose context has none.
     """
-    if config is None or var_child_runnable_config.get() is not config or not _is_plain(config):
+    if config is None or not _is_plain(config):
+        return ensure_config(config)
+    inherited = var_child_runnable_config.get()
+    if inherited is not None and inherited is not config:
         return ensure_config(config)
     made: dict[str, Any] = {
         "tags": [],
@@ -37,6 +46,24 @@ def ensured(config: RunnableConfig | None) -> RunnableConfig:
     if made["callbacks"] is not None:
         made["callbacks"] = made["callbacks"].copy()
     return cast("RunnableConfig", made)
+
+
+def context_of(config: RunnableConfig) -> Context:
+    """Return a context for what runs with a config, which `set_config_context` makes.
+
+    That takes the config out again afterwards, which nobody sees: what was started in the context
+    has a copy of it.
+
+    Args:
+        config: One that has a callback manager.
+    """
+    context = copy_context()
+    handlers: Sequence[Any] = config["callbacks"].handlers  # type: ignore[union-attr]
+    if are_observers(handlers):  # None of them is LangSmith's tracer, which is set there, too.
+        context.run(var_child_runnable_config.set, config)
+    else:
+        context.run(_set_config_context, config)
+    return context
 
 
 def below(config: RunnableConfig, callbacks: AsyncCallbackManager) -> RunnableConfig:

@@ -34,6 +34,8 @@ _OF_CORE: Digests = {
         "_get_langsmith_inheritable_metadata_from_config": "0e8761b07fb4ee1c",
         "_merge_metadata_dicts": "241e795ab8245fb7",
         "ensure_config": "bbb899ee7f358be2",
+        "set_config_context": "0bfcae9ab3ce30dd",
+        "_set_config_context": "c2e7b90ad5d244c5",
         "patch_config": "4afd2f8fbc5832f9",
         "acall_func_with_variable_args": "fdededd915e2c2a1",
     },

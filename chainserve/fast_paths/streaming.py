@@ -5,11 +5,10 @@ from typing import Any
 
 from langchain_core.messages import AIMessageChunk
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from chainserve.callbacks import RunObserver
-from chainserve.fast_paths.configs import below, ensured
+from chainserve.fast_paths.configs import below, context_of, ensured
 from chainserve.fast_paths.contexts import going_on
 from chainserve.fast_paths.managers import child_of, manager_of
 from chainserve.fast_paths.signatures import takes
@@ -63,34 +62,32 @@ async def transform_in_place(
             kwargs["config"] = child_config
         if takes_run_manager:
             kwargs["run_manager"] = run_manager
-        with set_config_context(child_config) as context:
-            noting = _noting(first, inputs, read, forgets=is_told_nothing(run_manager))
-            transformed = context.run(transformer, noting, **kwargs)
-            tapped = transformed
-            for handler in run_manager.handlers:
-                # To ask a protocol takes long, and is not needed for the one that is always there.
-                if type(handler) is not RunObserver and isinstance(
-                    handler, _StreamingCallbackHandler
-                ):
-                    tapped = handler.tap_output_aiter(run_manager.run_id, transformed)
-                    break
-            try:
-                while True:
-                    steps = anext(tapped).__await__()
-                    try:  # `in_context`, in place: most chunks of some chains are there at once.
-                        waits_for = context.run(steps.send, None)
-                    except StopIteration as there:
-                        chunk = there.value
-                    else:
-                        chunk = await going_on(steps, waits_for, context)
-                    yield chunk
-                    output.add(chunk)
-            except StopAsyncIteration:
-                pass
-            for chunk in read:
-                total.add(chunk)
-            async for chunk in inputs:  # What nobody asked for counts as well.
-                total.add(chunk)
+        context = context_of(child_config)
+        noting = _noting(first, inputs, read, forgets=is_told_nothing(run_manager))
+        transformed = context.run(transformer, noting, **kwargs)
+        tapped = transformed
+        for handler in run_manager.handlers:
+            # To ask a protocol takes long, and is not needed for the one that is always there.
+            if type(handler) is not RunObserver and isinstance(handler, _StreamingCallbackHandler):
+                tapped = handler.tap_output_aiter(run_manager.run_id, transformed)
+                break
+        try:
+            while True:
+                steps = anext(tapped).__await__()
+                try:  # `in_context`, in place: most chunks of some chains are there at once.
+                    waits_for = context.run(steps.send, None)
+                except StopIteration as there:
+                    chunk = there.value
+                else:
+                    chunk = await going_on(steps, waits_for, context)
+                yield chunk
+                output.add(chunk)
+        except StopAsyncIteration:
+            pass
+        for chunk in read:
+            total.add(chunk)
+        async for chunk in inputs:  # What nobody asked for counts as well.
+            total.add(chunk)
     except BaseException as error:
         steps = waits_for = None  # They have the error, which has this frame.
         await run_manager.on_chain_error(error, inputs=total.result())

@@ -3,9 +3,8 @@
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
@@ -41,8 +40,7 @@ SERVER_CONFIG = "chainserve.server_config"
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(NamedTuple):
     """How a request asks for a run.
 
     Attributes:
@@ -167,9 +165,11 @@ class RunStarter:
             if any(one != sent[0] for one in sent):
                 raise InvalidConfigError("All inputs of a batch must have the same kwargs.")
             sent = sent[0] if sent else None
+        if not sent:
+            return {}
         allowed = self.chain.kwargs_keys
-        taken = {name: value for name, value in (sent or {}).items() if name in allowed}
-        left = sorted((sent or {}).keys() - taken.keys() - {"version"})  # LangChain.js sends it.
+        taken = {name: value for name, value in sent.items() if name in allowed}
+        left = sorted(sent.keys() - taken.keys() - {"version"})  # LangChain.js sends it.
         if left and (self.chain.strict_config or preferences(request).strict):
             raise InvalidConfigError(
                 f"This chain takes no argument {', '.join(left)} from a caller. The server can "

@@ -7,7 +7,6 @@ step.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from chainserve.types import RunId, RunMode, RunStatus
@@ -35,17 +34,16 @@ class IdempotencyKey(NamedTuple):
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """What is known of a run; times are seconds since the epoch.
 
     Attributes:
         run_id: The run's id; it may be used again once the run has ended.
-        epoch: Tells this run from others that had the same id.
         path: The path of its chain.
         mode: What it does with its runnable.
         status: Its state.
         created_at: When it was started.
+        epoch: Tells this run from others that had the same id.
         ended_at: When its state became final.
         owner: The principal that started it; None where there are no principals.
         retained: Whether it is kept once it has ended and nobody reads it.
@@ -58,11 +56,11 @@ class RunRecord:
     """
 
     run_id: RunId
-    epoch: str = ""
     path: str
     mode: RunMode
     status: RunStatus
     created_at: float
+    epoch: str = ""
     ended_at: float | None = None
     owner: str | None = None
     retained: bool = True

@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from math import inf
 from typing import TypeAlias
@@ -313,7 +313,7 @@ class MemoryStore:
         self._with_bytes.pop(run, None)
         if run.record.output is not None:
             self._size -= len(run.record.output)
-            run.record = replace(run.record, output=None)
+            run.record = run.record._replace(output=None)
 
 
 def _take_due(runs: _EndedRuns, now: float, ttl: float) -> Iterator[_Run]:

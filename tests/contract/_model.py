@@ -4,7 +4,7 @@ It says what each call must return, what each watcher must have been told, and w
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from chainserve.stores.base import RunRecord
 from chainserve.stores.log import EVENT_OVERHEAD_BYTES
@@ -126,7 +126,7 @@ class Model:
         run.record = record
         self.bound_bytes()
         if self.size > self.bounds.max_log_bytes:
-            run.record = replace(record, output=None)
+            run.record = record._replace(output=None)
         run.ended_at = self.now
         self.ended.append(run)
         run.wake(True)
@@ -188,5 +188,5 @@ class Model:
 
     def drop_bytes(self, run: ModelRun) -> None:
         run.events = run.key = None
-        run.record = replace(run.record, output=None)
+        run.record = run.record._replace(output=None)
         run.wake(True)

@@ -1,6 +1,5 @@
 """What the tests of the stores share: a clock that they set, runs and events."""
 
-from dataclasses import replace
 from typing import Any
 
 from chainserve.stores.base import BEFORE_FIRST, IdempotencyKey, RunRecord, Store, Unwatch
@@ -67,7 +66,7 @@ async def finish(
 ) -> RunRecord | None:
     """End a run that succeeded, and return its final record; None if it had ended before."""
     known = await store.get(RunId(name))
-    final = replace(known or record(name), status="success", **fields)
+    final = (known or record(name))._replace(status="success", **fields)
     terminal = end_event(seq) if seq is not None else None
     return final if await store.finish(final, terminal) else None
 

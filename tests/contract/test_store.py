@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -155,7 +154,7 @@ async def test_the_final_state_and_the_terminal_event_are_written_once(store: St
     final = await finish(store, "a", 1, output=b"1", last_seq=1)
     assert final is not None
     cancelled = error_event(1, {"status_code": 499, "message": "", "code": "cancelled"})
-    assert not await store.finish(replace(record(), status="cancelled"), cancelled)
+    assert not await store.finish(record()._replace(status="cancelled"), cancelled)
     await store.append(A, [chunk(2)])
 
     assert await store.get(A) == final

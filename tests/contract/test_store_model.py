@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
@@ -131,8 +131,8 @@ class Interleaving:
     def finish(self, run_id: RunId) -> None:
         """End a run, well or as one that was cancelled, or try to end it again."""
         run, seq, choice = self.model.find(run_id), self.next_seq(run_id), self.random.choice
-        final = replace(
-            run.record if run is not None else record(run_id),
+        known = run.record if run is not None else record(run_id)
+        final = known._replace(
             status=choice(["success", "cancelled"]),
             retained=choice([True, True, True, False]),
             output=choice([None, b"x" * self.random.randint(1, 900)]),
