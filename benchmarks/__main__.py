@@ -75,13 +75,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _effort(options: argparse.Namespace) -> Effort:
+    asked = {
+        "rounds": options.rounds,
+        "cpu_seconds": options.seconds,
+        "connections": options.connections,
+        "streams": options.streams,
+    }
     usual = QUICK if options.quick else Effort()
-    return Effort(
-        rounds=options.rounds or usual.rounds,
-        cpu_seconds=options.seconds or usual.cpu_seconds,
-        connections=options.connections or usual.connections,
-        streams=options.streams or usual.streams,
-    )
+    return replace(usual, **{name: value for name, value in asked.items() if value})
 
 
 def _write(folder: Path, rows: Sequence[Row], machine: dict[str, object]) -> None:

@@ -27,6 +27,7 @@ class Case:
         goal: What LangServe's cost over ours has to be.
         share: What the chain's own cost over ours has to be.
         resumable: Whether a stream of ours is asked for with ids and a key, as our client does.
+        is_noisy: Whether noise is a large part of what it costs, so that it takes more rounds.
         mounted: How many chains are mounted; the last is called.
         upstream: Whether the chain asks the scripted server of models.
         quick: Whether the quick run has it.
@@ -41,6 +42,7 @@ class Case:
     goal: Goal | None = None
     share: Goal | None = None
     resumable: bool = True
+    is_noisy: bool = False
     mounted: int = 1
     upstream: bool = False
     quick: bool = False
@@ -113,6 +115,7 @@ CASES = (
         build=runnables.echo,
         body={"input": "bridges"},
         goal=Goal(1.4, 2),
+        is_noisy=True,
         quick=True,
     ),
     Case(
@@ -122,6 +125,7 @@ CASES = (
         build=runnables.usual,
         chunks=20,
         goal=Goal(1.3, 1.6),
+        is_noisy=True,
         quick=True,
     ),
     Case(

@@ -27,6 +27,8 @@ class Effort:
 
     Attributes:
         rounds: How often everybody has their turn.
+        patience: How many times as often where noise is a large part of what is told: in costs
+            that are small, or near each other as those of the chain's share.
         cpu_seconds: About how much processor time a turn takes.
         connections: How many requests are under way at once.
         longest: The most requests of a turn.
@@ -35,6 +37,7 @@ class Effort:
     """
 
     rounds: int = 9
+    patience: int = 3
     cpu_seconds: float = 0.5
     connections: int = 8
     longest: int = 5000
@@ -42,11 +45,7 @@ class Effort:
     wrk_seconds: int = 2
 
 
-_SHARE_ROUNDS = 3
-"""How many more rounds tell the chain's share: its two costs are near each other, so that what
-disturbs one of them is a large part of the difference."""
-
-QUICK = Effort(rounds=5, cpu_seconds=0.1, connections=2, wrk_seconds=0)
+QUICK = Effort(rounds=5, patience=1, cpu_seconds=0.1, connections=2, wrk_seconds=0)
 
 
 def compare(
@@ -59,12 +58,12 @@ def compare(
     with field(cases, load, kinds) as everybody:
         for case in cases:
             contestants = everybody.contestants(case)
-            row = row_of(case, in_turns(contestants, effort))
+            more = replace(effort, rounds=effort.patience * effort.rounds)
+            row = row_of(case, in_turns(contestants, more if case.is_noisy else effort))
             yield replace(row, rates=wrk_rates(everybody, row, case, effort) or row.rates)
             if case.share is not None:
                 pair = {name: contestants[name] for name in (FLOOR, OURS)}
-                longer = replace(effort, rounds=_SHARE_ROUNDS * effort.rounds)
-                yield share_row(case, case.share, in_turns(pair, longer))
+                yield share_row(case, case.share, in_turns(pair, more))
                 yield first_row(row)
 
 

@@ -42,6 +42,7 @@ from benchmarks.http import Answer, encode_request, joined_chunks, with_a_key
 from benchmarks.latency import delays, measure_latency
 from benchmarks.load import Tally
 from benchmarks.measure import (
+    QUICK,
     Effort,
     enough_requests,
     first_row,
@@ -478,6 +479,33 @@ def test_what_misses_the_check_is_measured_once_more_before_it_fails(
     assert main(["--check", "0.5", "--rounds", "2", "--results", str(tmp_path)]) == 1
     assert rounds == [("x", 2), ("y", 2), ("z", 2), ("y", 4), ("z", 4)]
     assert capsys.readouterr().err.count("less than 0.5 of what it must be") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "effort"),
+    [
+        ([], Effort()),
+        (["--quick"], QUICK),
+        (
+            ["--quick", "--rounds", "2", "--seconds", "0.3"],
+            replace(QUICK, rounds=2, cpu_seconds=0.3),
+        ),
+        (["--connections", "3", "--streams", "4"], Effort(connections=3, streams=4)),
+    ],
+)
+def test_the_effort_is_the_usual_one_but_for_what_is_asked(
+    options: list[str], effort: Effort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Effort] = []
+
+    def measure(load: Asked, effort: Effort) -> Iterator[Row]:
+        given.append(effort)
+        yield a_row()
+
+    monkeypatch.setattr("benchmarks.__main__.chosen", lambda *_, **__: [Item("x", measure)])
+
+    assert main([*options, "--results", str(tmp_path)]) == 0
+    assert given == [effort]
 
 
 def test_a_cell_says_what_was_asked_of_it() -> None:
