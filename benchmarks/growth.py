@@ -6,7 +6,7 @@ from dataclasses import replace
 from benchmarks.cases import GROWTH, LONG, LONGER, SHORT, Case
 from benchmarks.contestants import FLOOR, OURS, Field, field
 from benchmarks.figures import Row, ratios
-from benchmarks.measure import Effort, in_turns, row_of
+from benchmarks.measure import Effort, each, in_turns, row_of
 from benchmarks.processes import Asked
 
 CASES = (SHORT, LONGER, LONG)
@@ -19,18 +19,33 @@ def measure_growth(load: Asked, effort: Effort) -> Iterator[Row]:
 
 
 def growth_of(cases: Sequence[Case], everybody: Field, effort: Effort) -> Iterator[Row]:
-    """Measure some cases, of which each is longer than the one before."""
+    """Measure some cases, of which each is longer than the one before.
+
+    How the cost grows is measured apart, with the shortest and the longest in turn: what disturbs
+    one of two minutes is no part of their ratio then.
+    """
     alone = replace(effort, connections=1)
-    rows = [row_of(case, in_turns(everybody.contestants(case), alone)) for case in cases]
-    yield from (replace(row, goal=None) for row in rows[1:])
-    longer = cases[-1].chunks / cases[0].chunks
+    for case in cases[1:]:
+        yield replace(row_of(case, in_turns(everybody.contestants(case), alone)), goal=None)
+    short, long = cases[0], cases[-1]
+    turns = {
+        f"{name}, {case.name}": one
+        for case in (short, long)
+        for name, one in everybody.contestants(case).items()
+        if name in (FLOOR, OURS)
+    }
+    patient = replace(alone, rounds=effort.patience * effort.rounds)
+    costs = each(in_turns(turns, patient), lambda sample: sample.cost)
     growth = {
-        name: [ratio / longer for ratio in ratios(rows[-1].costs[name], rows[0].costs[name])]
-        for name in rows[0].costs
+        name: [
+            ratio * short.chunks / long.chunks
+            for ratio in ratios(costs[f"{name}, {long.name}"], costs[f"{name}, {short.name}"])
+        ]
+        for name in (FLOOR, OURS)
     }
     yield Row(
         case="growth",
-        title=f"growth of a chunk's cost, {cases[0].chunks:,} to {cases[-1].chunks:,}",
+        title=f"growth of a chunk's cost, {short.chunks:,} to {long.chunks:,}",
         unit="times",
         costs=growth,
         judged=ratios(growth[OURS], growth[FLOOR]),

@@ -72,7 +72,7 @@ pytestmark = [
     pytest.mark.timeout(240),  # Four processes start, and each imports LangChain.
 ]
 
-TINY = Effort(rounds=1, cpu_seconds=0.001, connections=1, streams=2, wrk_seconds=0)
+TINY = Effort(rounds=1, patience=1, cpu_seconds=0.001, connections=1, streams=2, wrk_seconds=0)
 HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\n"
 
 
