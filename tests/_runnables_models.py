@@ -241,6 +241,17 @@ MODELS = {
     "FakeMessagesListChatModel": Case(
         lambda j: FakeMessagesListChatModel(responses=[AIMessage("hello", id="x")]) | passing(j)
     ),
+    "a model with a config": Case(
+        lambda _: FakeListChatModel(responses=["abc"]).with_config(tags=["bound"], run_name="named")
+    ),
+    "a model with a config and types": Case(
+        lambda _: FakeListChatModel(responses=["abc"]).with_config(tags=["a"]).with_types()
+    ),
+    "a model with listeners": Case(
+        lambda j: FakeListChatModel(responses=["abc"]).with_listeners(
+            on_end=lambda run: j.note("has ended", run.name)
+        )
+    ),
     "GenericFakeChatModel": Case(
         lambda j: PROMPT | GenericFakeChatModel(messages=_messages("hello big world")),
         input=QUESTION,

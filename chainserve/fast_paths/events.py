@@ -39,7 +39,8 @@ def stream_events(
         config = runnable._merge_configs(config)
         runnable = runnable.bound
     version = options.pop("version", "v2")
-    if version != "v2" or type(runnable).astream_events is not Runnable.astream_events:
+    # A model that is bound has something in its place, which says that it is of the model's class.
+    if version != "v2" or runnable.__class__.astream_events is not Runnable.astream_events:
         return cast(
             "AsyncIterator[Any]",
             runnable.astream_events(value, config, version=version, **options),
