@@ -25,17 +25,16 @@ def growth_of(cases: Sequence[Case], everybody: Field, effort: Effort) -> Iterat
     one of two minutes is no part of their ratio then.
     """
     alone = replace(effort, connections=1)
+    contestants = {case.name: everybody.contestants(case) for case in cases}
     for case in cases[1:]:
-        yield replace(row_of(case, in_turns(everybody.contestants(case), alone)), goal=None)
+        yield replace(row_of(case, in_turns(contestants[case.name], alone)), goal=None)
     short, long = cases[0], cases[-1]
     turns = {
-        f"{name}, {case.name}": one
+        f"{name}, {case.name}": contestants[case.name][name]
         for case in (short, long)
-        for name, one in everybody.contestants(case).items()
-        if name in (FLOOR, OURS)
+        for name in (FLOOR, OURS)
     }
-    patient = replace(alone, rounds=effort.patience * effort.rounds)
-    costs = each(in_turns(turns, patient), lambda sample: sample.cost)
+    costs = each(in_turns(turns, alone.patient), lambda sample: sample.cost)
     growth = {
         name: [
             ratio * short.chunks / long.chunks

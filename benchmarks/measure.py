@@ -44,6 +44,11 @@ class Effort:
     streams: int = 1000
     wrk_seconds: int = 2
 
+    @property
+    def patient(self) -> "Effort":
+        """The effort where noise is a large part of what is told."""
+        return replace(self, rounds=self.patience * self.rounds)
+
 
 QUICK = Effort(rounds=5, patience=1, cpu_seconds=0.1, connections=2, wrk_seconds=0)
 
@@ -58,12 +63,12 @@ def compare(
     with field(cases, load, kinds) as everybody:
         for case in cases:
             contestants = everybody.contestants(case)
-            more = replace(effort, rounds=effort.patience * effort.rounds)
-            row = row_of(case, in_turns(contestants, more if case.is_noisy else effort))
+            own = effort.patient if case.is_noisy else effort
+            row = row_of(case, in_turns(contestants, own))
             yield replace(row, rates=wrk_rates(everybody, row, case, effort) or row.rates)
             if case.share is not None:
                 pair = {name: contestants[name] for name in (FLOOR, OURS)}
-                yield share_row(case, case.share, in_turns(pair, more))
+                yield share_row(case, case.share, in_turns(pair, effort.patient))
                 yield first_row(row)
 
 

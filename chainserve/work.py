@@ -99,7 +99,7 @@ def _with_handlers(config: RunnableConfig, handlers: list[BaseCallbackHandler]) 
     if config.get("callbacks") is not None:
         return merge_configs(config, {"callbacks": handlers})
     copied: Any = {
-        key: value.copy() if isinstance(value, (dict, list)) else value
+        key: value.copy() if isinstance(value, dict | list) else value
         for key, value in config.items()
     }
     copied["callbacks"] = handlers

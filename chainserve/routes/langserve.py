@@ -19,8 +19,8 @@ from chainserve.errors import (
 from chainserve.opening import Tokens
 from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.responses import OutputResponse, wait_for_end
-from chainserve.routes.requests import answers_errors
-from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of
+from chainserve.routes.requests import answers_errors, idempotency_key_of
+from chainserve.routes.starting import Asked, RunStarter
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.schema import FeedbackToken

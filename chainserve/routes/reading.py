@@ -12,8 +12,8 @@ from chainserve.errors import (
     RunNotFoundError,
 )
 from chainserve.responses import EventStreamResponse, Wire
-from chainserve.routes.requests import header
-from chainserve.routes.starting import LAST_EVENT_ID_HEADER, RunStarter, preferences
+from chainserve.routes.requests import LAST_EVENT_ID_HEADER, header, preferences
+from chainserve.routes.starting import RunStarter
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import BEFORE_FIRST, LogNotFoundError, LogTruncatedError, RunRecord
 from chainserve.types import RunId

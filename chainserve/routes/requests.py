@@ -1,5 +1,6 @@
-"""Reading requests within bounds, and answering errors."""
+"""What a request says, read within bounds, and how errors are answered."""
 
+import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +15,7 @@ from starlette.types import Message
 from chainserve.errors import (
     BodyTooLargeError,
     ChainServeError,
+    InvalidIdempotencyKeyError,
     InvalidInputError,
     InvalidJSONError,
     RunCancelledError,
@@ -23,9 +25,14 @@ from chainserve.errors import (
 from chainserve.problems import handles, has_handler_for, problem_response
 from chainserve.runtime import runtime_of
 from chainserve.validation import parse_json
+from chainserve.wire.negotiation import Preferences
 
+IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
+LAST_EVENT_ID_HEADER = "Last-Event-ID"
 BODY = "chainserve.body"
 """Where a scope has the data of the body, for the application's own handlers."""
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 def header(request: Request, name: str) -> str | None:
@@ -35,6 +42,44 @@ def header(request: Request, name: str) -> str | None:
     """
     value = request.headers.get(name)
     return None if value is None else value.strip(" \t")
+
+
+def preferences(request: Request) -> Preferences:
+    """Return what the request's `Prefer` headers say; where nothing is kept, nothing resumes."""
+    preferred = Preferences.parse(request.headers.getlist("prefer"))
+    return preferred._replace(resumable=False) if is_stateless(request) else preferred
+
+
+def is_stateless(request: Request) -> bool:
+    """Tell whether nothing may be known of a run but to the request that started it."""
+    return runtime_of(request).settings.stateless
+
+
+def idempotency_key_of(request: Request, parameter: str | None = None) -> str | None:
+    """Return the request's idempotency key, from its header or else a parameter.
+
+    Where nothing is kept there is none, whatever is sent, as on a LangServe.
+
+    Raises:
+        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
+    """
+    if is_stateless(request):
+        return None
+    sent = header(request, IDEMPOTENCY_KEY_HEADER)
+    if sent is None:
+        sent = parameter
+    return None if sent is None else checked_idempotency_key(sent)
+
+
+def checked_idempotency_key(sent: str) -> str:
+    """Return an idempotency key as it was sent.
+
+    Raises:
+        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
+    """
+    if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
+        raise InvalidIdempotencyKeyError
+    return sent
 
 
 async def read_json(request: Request, max_body_bytes: int) -> "Body":

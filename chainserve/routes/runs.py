@@ -24,14 +24,13 @@ from chainserve.routes.reading import (
     wants_text_events,
     wire_of,
 )
-from chainserve.routes.requests import answers_errors
-from chainserve.routes.starting import (
-    Asked,
-    RunStarter,
+from chainserve.routes.requests import (
+    answers_errors,
     checked_idempotency_key,
     idempotency_key_of,
     preferences,
 )
+from chainserve.routes.starting import Asked, RunStarter
 from chainserve.runtime import runtime_of
 from chainserve.stores.base import RunRecord
 from chainserve.types import RunId

@@ -13,31 +13,22 @@ from starlette.requests import Request
 from chainserve.bodies import BodyModels, documented
 from chainserve.chain import Chain
 from chainserve.config import ConfigPipeline
-from chainserve.errors import (
-    InvalidConfigError,
-    InvalidIdempotencyKeyError,
-    RunNotFoundError,
-)
+from chainserve.errors import InvalidConfigError, RunNotFoundError
 from chainserve.execution import Execution
 from chainserve.feedback import tracing_is_on
 from chainserve.intermediate import StreamEventsWork, StreamLogWork
 from chainserve.observability import request_id_of
 from chainserve.opening import AskForToken
-from chainserve.routes.requests import Body, header, read_json
+from chainserve.routes.requests import Body, preferences, read_json
 from chainserve.runs import PastRun, Run
 from chainserve.runtime import Runtime, runtime_of
 from chainserve.stores.base import IdempotencyKey, RunRecord
 from chainserve.types import DisconnectMode, EndpointName, RunId, RunMode
 from chainserve.validation import InvokeEnvelope
-from chainserve.wire.negotiation import Preferences
 from chainserve.work import InvokeWork, StreamWork, Work
 
-IDEMPOTENCY_KEY_HEADER = "Idempotency-Key"
-LAST_EVENT_ID_HEADER = "Last-Event-ID"
 SERVER_CONFIG = "chainserve.server_config"
 """Where a request's scope has the config with which the application calls a handler."""
-
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
 class Asked(NamedTuple):
@@ -290,44 +281,6 @@ class RunStarter:
 def _scope(owner: str | None, path: str, endpoint: str, key: str) -> str:
     """Return what tells an idempotency key from those of other callers, chains and verbs."""
     return repr((owner, path, endpoint, key))
-
-
-def preferences(request: Request) -> Preferences:
-    """Return what the request's `Prefer` headers say; where nothing is kept, nothing resumes."""
-    preferred = Preferences.parse(request.headers.getlist("prefer"))
-    return preferred._replace(resumable=False) if is_stateless(request) else preferred
-
-
-def is_stateless(request: Request) -> bool:
-    """Tell whether nothing may be known of a run but to the request that started it."""
-    return runtime_of(request).settings.stateless
-
-
-def idempotency_key_of(request: Request, parameter: str | None = None) -> str | None:
-    """Return the request's idempotency key, from its header or else a parameter.
-
-    Where nothing is kept there is none, whatever is sent, as on a LangServe.
-
-    Raises:
-        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
-    """
-    if is_stateless(request):
-        return None
-    sent = header(request, IDEMPOTENCY_KEY_HEADER)
-    if sent is None:
-        sent = parameter
-    return None if sent is None else checked_idempotency_key(sent)
-
-
-def checked_idempotency_key(sent: str) -> str:
-    """Return an idempotency key as it was sent.
-
-    Raises:
-        InvalidIdempotencyKeyError: It is empty, too long, or more than printable ASCII.
-    """
-    if _IDEMPOTENCY_KEY.fullmatch(sent) is None:
-        raise InvalidIdempotencyKeyError
-    return sent
 
 
 def _canonical(run_id: str) -> RunId:

@@ -18,8 +18,8 @@ from chainserve.routes.reading import (
     wants_text_events,
     wire_of,
 )
-from chainserve.routes.requests import answers_errors
-from chainserve.routes.starting import Asked, RunStarter, idempotency_key_of, preferences
+from chainserve.routes.requests import answers_errors, idempotency_key_of, preferences
+from chainserve.routes.starting import Asked, RunStarter
 from chainserve.runtime import runtime_of
 from chainserve.types import DisconnectMode
 from chainserve.validation import EventsEnvelope, InvokeEnvelope, input_error, validate_envelope
