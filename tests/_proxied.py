@@ -46,7 +46,7 @@ class ProxiedServer:
         return self.portal.call(self.proxy.cut_each, path, after_bytes)
 
     def refuse(self, connections: int) -> None:
-        """Reset so many of the next connections before a byte has passed."""
+        """Reset so many of the next connections at the first byte that comes."""
         self.portal.call(setattr, self.proxy, "refusals", connections)
 
     def closed(self) -> Any:

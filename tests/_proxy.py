@@ -49,7 +49,7 @@ class FaultProxy:
     Attributes:
         port: Where it listens.
         connections: How many connections there were, those that were refused among them.
-        refusals: How many of the next connections are reset before a byte has passed.
+        refusals: How many of the next connections are reset at the first byte that comes.
         requests: The heads of all requests.
         faults: Those that have not found their response; the first that fits is taken.
     """
@@ -144,6 +144,8 @@ class FaultProxy:
             await self._tell()
             if self.refusals:
                 self.refusals -= 1
+                # httpx reads an end, not a reset, where the reset had come before it sent.
+                await client_reader.readexactly(1)
                 _reset(client)
                 return
             server_reader, server = await asyncio.open_connection(HOST, self._server_port)

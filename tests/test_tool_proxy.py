@@ -244,7 +244,7 @@ async def test_so_many_connections_are_refused(stage: Stage, count: int) -> None
     stage.proxy.refusals = count
     waiting = asyncio.create_task(stage.proxy.until_connections(count + 1))
     for _ in range(count):
-        async with await RawConnection.open(stage.proxy.port) as connection:
+        async with asking(stage, "GET", "/echo") as connection:
             assert await connection.closed_by_server()
     async with asking(stage, "GET", "/echo") as connection:
         assert (await connection.read_head())[0] == 200
