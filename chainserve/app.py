@@ -121,7 +121,10 @@ def _lifespan(chains: Sequence[Chain], settings: Settings, log: Any, inner: Any)
     return lifespan
 
 
-_UNKNOWN = "What they replace is another in this version, which is run in its own way."
+_UNKNOWN = (
+    "What they replace is another in this version, or wrapped, say by instrumentation."
+    " LangChain's own way is taken."
+)
 _MEND = "Use a RunnableGenerator, or a parser that transforms, in its place."
 
 

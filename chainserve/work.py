@@ -13,6 +13,7 @@ from langchain_core.runnables.config import merge_configs
 from chainserve.callbacks import NOTHING, AsyncEventAggregatorCallback, RunObserver
 from chainserve.config import ensure_run_id
 from chainserve.execution import Execution
+from chainserve.fast_paths import is_core_known
 from chainserve.serialization import WellKnownLCSerializer, dump_events
 from chainserve.types import RunId, RunMode
 from chainserve.wire.sse import json_line, text_line
@@ -55,7 +56,8 @@ class Work:
     @property
     def runnable(self) -> Runnable[Any, Any]:
         """What is run."""
-        return self._execution.faster if self.takes_fast_paths else self._execution.runnable
+        takes_faster = self.takes_fast_paths and is_core_known()
+        return self._execution.faster if takes_faster else self._execution.runnable
 
     def chunks(self) -> AsyncGenerator[bytes]:
         """Run, and yield each chunk as JSON text on one line."""

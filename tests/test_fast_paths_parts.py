@@ -1,22 +1,21 @@
-"""What fast paths are made of: awaiting in a context, adding up late, knowing what is replaced."""
+"""What fast paths are made of: awaiting in a context, and adding up late."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar, copy_context
 from itertools import product
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessageChunk, HumanMessageChunk
-from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import RunnableGenerator, RunnableLambda
-from langchain_core.runnables.utils import AddableDict
+from langchain_core.runnables import RunnableGenerator
+from langchain_core.runnables.utils import AddableDict, accepts_config, accepts_run_manager
 from pydantic import BaseModel
 
 from chainserve import Chain, create_app
-from chainserve.fast_paths import faster, is_core_known, known
 from chainserve.fast_paths.contexts import in_context
+from chainserve.fast_paths.signatures import takes
 from chainserve.fast_paths.sums import Sum
 from chainserve.settings import Settings
 from tests._bridge import request
@@ -213,38 +212,6 @@ def test_what_there_is_may_be_asked_for_meanwhile() -> None:
     assert sums == ["a", "ab", None, "c"]
 
 
-def test_the_versions_that_are_installed_for_the_tests_are_known() -> None:
-    assert is_core_known()
-    assert known.is_openai_known()
-
-
-@pytest.fixture
-def other_version(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Have langchain-core be of a version that is not known."""
-    monkeypatch.setattr("chainserve.fast_paths.known.digest", lambda name: "another")
-    is_core_known.cache_clear()
-    yield
-    is_core_known.cache_clear()
-
-
-@pytest.mark.usefixtures("other_version")
-def test_another_version_is_run_in_its_own_way() -> None:
-    chain = RunnableLambda(str) | StrOutputParser()
-
-    assert faster(chain) is chain
-
-
-@pytest.mark.usefixtures("other_version")
-async def test_a_server_says_that_another_version_is_slower(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    app = create_app([Chain(path="/echo", runnable=RunnableLambda(str))])
-    async with app.router.lifespan_context(app):
-        pass
-
-    assert "fast paths are off" in caplog.text
-
-
 async def tasks_of_chunks(settings: Settings) -> int:
     """Return in how many tasks a server with these settings makes three chunks."""
     tasks = set()
@@ -268,6 +235,25 @@ async def test_a_setting_turns_them_off() -> None:
     assert await tasks_of_chunks(Settings(fast_paths=False)) == 3
 
 
-def test_what_has_no_source_text_is_not_known() -> None:
-    assert known.digest("builtins:len") is None
-    assert known.digest("langchain_core.nowhere:thing") is None
+class Methods:
+    def one(self, value: Any, config: Any) -> None: ...
+
+    def named(self, *, run_manager: Any) -> None: ...
+
+    def of_all(*config: Any) -> None: ...
+
+    def of_first(config: Any, value: Any) -> None: ...  # noqa: N805
+
+    @classmethod
+    def of_class(cls, run_manager: Any, **config: Any) -> None: ...
+
+    @staticmethod
+    def of_none(config: Any) -> None: ...
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Methods) if not name.startswith("_")])
+@pytest.mark.parametrize("owner", [Methods, Methods()])
+def test_a_function_takes_what_its_signature_says(owner: Any, name: str) -> None:
+    function = getattr(owner, name)
+
+    assert takes(function) == (accepts_config(function), accepts_run_manager(function))

@@ -1,12 +1,13 @@
 """What the fast way runs looks like the runnable in whose place it is, which is never changed."""
 
 import types
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
 from langchain_core.load import dumpd
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda, RunnableSequence
 
 from chainserve.fast_paths import faster
 from tests._calls import told
@@ -113,3 +114,21 @@ def test_what_is_not_recognised_is_left_as_it_is() -> None:
     own = Own(_same)
     assert faster(own) is own
     assert isinstance(own.func, types.FunctionType)
+
+
+@pytest.mark.parametrize("in_bindings", [False, True])
+async def test_a_chain_of_so_many_steps_that_one_stack_has_no_room_for_them_streams(
+    *, in_bindings: bool
+) -> None:
+    async def passed(values: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for value in values:
+            yield value
+
+    def steps(count: int) -> AnyRunnable:
+        return RunnableSequence(*[RunnableGenerator(passed) for _ in range(count)])
+
+    chain = steps(400)
+    if in_bindings:
+        chain = RunnableSequence(*[steps(20).with_config(tags=["x"]) for _ in range(20)])
+
+    assert [chunk async for chunk in faster(chain).astream("x")] == ["x"]

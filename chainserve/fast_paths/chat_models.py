@@ -1,7 +1,5 @@
 """Chat models of a chain: what `BaseChatModel` does for each call, with less around it."""
 
-from collections.abc import Callable, Mapping
-from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -17,39 +15,38 @@ _CALLED = ("ainvoke", "agenerate_prompt", "agenerate", "_agenerate_with_cache")
 
 def in_chain(runnable: Any) -> Any:
     """Return what is run in the place of a step: a chat model is called in faster ways."""
-    if not isinstance(runnable, BaseChatModel):
-        return runnable
-    ways = _ways(type(runnable))
-    return ModelInChain(runnable, ways) if ways else runnable
+    kind = type(runnable)
+    if issubclass(kind, BaseChatModel) and (_is_called_as_usual(kind) or _streams_as_usual(kind)):
+        return ModelInChain(runnable)
+    return runnable
 
 
-@cache
-def _ways(kind: type[BaseChatModel]) -> Mapping[str, Callable[..., Any]]:
-    """Return which methods of a model are called in a faster way: those that are as usual."""
-    ways: dict[str, Callable[..., Any]] = {}
-    if kind.astream is BaseChatModel.astream and kind.atransform is Runnable.atransform:
-        ways |= {"astream": astream, "atransform": Runnable.atransform}
-    if all(getattr(kind, name) is getattr(BaseChatModel, name) for name in _CALLED):
-        ways["ainvoke"] = ainvoke
-    return ways
+def _is_called_as_usual(kind: type[BaseChatModel]) -> bool:
+    return all(getattr(kind, name) is getattr(BaseChatModel, name) for name in _CALLED)
+
+
+def _streams_as_usual(kind: type[BaseChatModel]) -> bool:
+    return kind.astream is BaseChatModel.astream and kind.atransform is Runnable.atransform
 
 
 class ModelInChain:
-    """A chat model in a chain: all that it is, but called in faster ways.
+    """A chat model in a chain: all that it is, but called in faster ways where it has the usual.
 
-    Whatever is asked of it is the model's own, its class too.
+    Whatever is asked of it is the model's own, its class too. Its methods are looked at for each
+    call: instrumentation and tests replace them at any time.
     """
 
-    __slots__ = ("_model", "_ways")
+    __slots__ = ("_model",)
 
-    def __init__(self, model: BaseChatModel, ways: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, model: BaseChatModel) -> None:
         object.__setattr__(self, "_model", model)
-        object.__setattr__(self, "_ways", ways)
 
     def __getattribute__(self, name: str) -> Any:
-        way = object.__getattribute__(self, "_ways").get(name)
-        if way is None:
-            return getattr(object.__getattribute__(self, "_model"), name)
-        if name == "atransform":  # It calls `astream`, which is to be the one here.
-            return MethodType(way, self)
-        return MethodType(way, object.__getattribute__(self, "_model"))
+        model = object.__getattribute__(self, "_model")
+        if name == "ainvoke" and _is_called_as_usual(type(model)):
+            return MethodType(ainvoke, model)
+        if name == "astream" and _streams_as_usual(type(model)):
+            return MethodType(astream, model)
+        if name == "atransform" and _streams_as_usual(type(model)):
+            return MethodType(Runnable.atransform, self)  # It calls `astream`, the one here.
+        return getattr(model, name)

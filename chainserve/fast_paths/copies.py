@@ -104,45 +104,65 @@ _CLASSES: Mapping[type, type] = {
     JsonOutputParser: _JsonParser,
 }
 
-_Parts = Mapping[str, Callable[[Any], Any]]
-
-
-def _part(runnable: Any) -> Any:
-    """Return what is run in the place of a part of a runnable."""
-    return in_chain(copied(runnable))
-
-
-def _all(runnables: Any) -> Any:
-    return [_part(one) for one in runnables]
-
-
-def _by_name(runnables: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _part(one) for name, one in runnables.items()}
-
-
-def _branches(branches: Any) -> Any:
-    return [(condition, _part(branch)) for condition, branch in branches]
+_MAX_PARTS = 100
+"""So many parts may be run in one task. Each that streams takes two frames or more of Python's
+stack, which has 1,000 for all that the task does."""
 
 
 def copied(runnable: Any) -> Any:
     """Return what is run in a runnable's place: a copy, or itself where nothing is recognised.
 
-    A copy without parts of its own shares the runnable's members, so what is set later counts.
+    A copy without parts of its own shares the runnable's members, so what is set later counts. A
+    runnable of very many parts is left as it is: LangChain gives each a stack of its own.
     """
-    kind = _kind_of(runnable)
-    taken = chat_openai() if is_chat_openai(runnable) else _CLASSES.get(kind)
-    parts = _PARTS.get(kind)
-    if taken is None and parts is None:
-        return runnable
-    members = runnable.__dict__
-    if parts:
-        changed = {name: make(getattr(runnable, name)) for name, make in parts.items()}
-        members = {**members, **changed}
-    made = copy.copy(runnable)
-    object.__setattr__(made, "__dict__", members)
-    if taken is not None:
-        object.__setattr__(made, "__class__", taken)
-    return made
+    copies = _Copies()
+    made = copies.of(runnable)
+    return runnable if copies.count > _MAX_PARTS else made
+
+
+class _Copies:
+    """Copies of a runnable and of all its parts.
+
+    Attributes:
+        count: How many runnables there were.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def of(self, runnable: Any) -> Any:
+        """Return a copy of a runnable, or itself where nothing is recognised."""
+        self.count += 1
+        kind = _kind_of(runnable)
+        taken = chat_openai() if is_chat_openai(runnable) else _CLASSES.get(kind)
+        parts = _PARTS.get(kind)
+        if taken is None and parts is None:
+            return runnable
+        members = runnable.__dict__
+        if parts:
+            changed = {name: copy_(self, getattr(runnable, name)) for name, copy_ in parts.items()}
+            members = {**members, **changed}
+        made = copy.copy(runnable)
+        object.__setattr__(made, "__dict__", members)
+        if taken is not None:
+            object.__setattr__(made, "__class__", taken)
+        return made
+
+    def part(self, runnable: Any) -> Any:
+        """Return what is run in the place of a part."""
+        return in_chain(self.of(runnable))
+
+    def all(self, runnables: Any) -> Any:
+        """Return what is run in the places of some parts."""
+        return [self.part(one) for one in runnables]
+
+    def by_name(self, runnables: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is run in the places of parts that have names."""
+        return {name: self.part(one) for name, one in runnables.items()}
+
+    def branches(self, branches: Any) -> Any:
+        """Return what is run in the places of branches; their conditions stay."""
+        return [(condition, self.part(branch)) for condition, branch in branches]
 
 
 def _kind_of(runnable: Any) -> type:
@@ -155,17 +175,17 @@ def _kind_of(runnable: Any) -> type:
     return generic.get("origin") or kind
 
 
-_PARTS: Mapping[type, _Parts] = {
-    RunnableSequence: {"first": _part, "middle": _all, "last": _part},
-    RunnableParallel: {"steps__": _by_name},
-    RunnableAssign: {"mapper": _part},
-    RunnableBranch: {"branches": _branches, "default": _part},
-    RunnableBinding: {"bound": _part},
+_PARTS: Mapping[type, Mapping[str, Callable[[_Copies, Any], Any]]] = {
+    RunnableSequence: {"first": _Copies.part, "middle": _Copies.all, "last": _Copies.part},
+    RunnableParallel: {"steps__": _Copies.by_name},
+    RunnableAssign: {"mapper": _Copies.part},
+    RunnableBranch: {"branches": _Copies.branches, "default": _Copies.part},
+    RunnableBinding: {"bound": _Copies.part},
     # What `bind` and `bind_tools` of a chat model return.
-    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": _part},
-    RunnableEach: {"bound": _part},
-    RunnableRetry: {"bound": _part},
-    RunnableWithFallbacks: {"runnable": _part, "fallbacks": _all},
+    getattr(chat_models, "_ChatModelBinding", RunnableBinding): {"bound": _Copies.part},
+    RunnableEach: {"bound": _Copies.part},
+    RunnableRetry: {"bound": _Copies.part},
+    RunnableWithFallbacks: {"runnable": _Copies.part, "fallbacks": _Copies.all},
 }
 
 for _kind, _class in _CLASSES.items():

@@ -28,7 +28,7 @@ def chat_openai() -> type:
 
 def _plain_completions(model: Any) -> Any:
     given = model.__dict__["async_client"]
-    return None if given is None else PlainCompletions(given)
+    return PlainCompletions(given) if given is not None and is_openai_known() else given
 
 
 class PlainCompletions:

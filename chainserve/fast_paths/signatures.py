@@ -17,5 +17,6 @@ def takes(function: Callable[..., Any]) -> tuple[bool, bool]:
     code = plain.__code__
     count = code.co_argcount + code.co_kwonlyargcount
     count += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
-    names = code.co_varnames[is_bound:count]
+    # What it is bound to goes to its first parameter, or with others to `*args`.
+    names = code.co_varnames[is_bound and bool(code.co_argcount) : count]
     return "config" in names, "run_manager" in names
