@@ -47,7 +47,9 @@ class Turns:
         """Let others have the loop until it is one's turn, and return when that ends.
 
         After the first chunk that is soon, and the turn short: many an answer is over then, and
-        would wait for a turn in vain. A chain that has waited by itself need not do so again.
+        would wait for a turn in vain. It is after two rounds: in the first one all who read a first
+        chunk send it, also those whose runs began together, before any of these goes on. A chain
+        that has waited by itself need not do so again.
 
         Args:
             ended_at: When the last turn ended; 0 where this is the first.
@@ -58,6 +60,7 @@ class Turns:
         """
         loop = asyncio.get_running_loop()
         if not ended_at:
+            await asyncio.sleep(0)
             await asyncio.sleep(0)
             return loop.time() + _FIRST_TURN_SECONDS
         if not waited:

@@ -58,6 +58,22 @@ async def test_a_chain_that_has_waited_by_itself_has_its_turn_at_once() -> None:
     assert ends > loop.time()
 
 
+async def test_the_first_chunks_of_those_who_begin_together_are_sent_before_any_goes_on() -> None:
+    turns, happened = Turns(), list[str]()
+    loop = asyncio.get_running_loop()
+
+    async def write(name: str) -> None:
+        loop.call_soon(happened.append, f"{name} is sent")
+        await turns.next(0.0, waited=False)
+        happened.append(f"{name} goes on")
+
+    await asyncio.gather(*(write(name) for name in "abc"))
+
+    sent, went_on = happened[:3], happened[3:]
+    assert sent == ["a is sent", "b is sent", "c is sent"]
+    assert went_on == ["a goes on", "b goes on", "c goes on"]
+
+
 async def test_those_who_keep_the_loop_busy_have_it_one_after_another() -> None:
     turns, happened = Turns(), list[str]()
 
